@@ -1,0 +1,36 @@
+find_package(GTest REQUIRED)
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+
+# What tests run with: one thread a rank, and an Open MPI that may run as root and oversubscribe.
+set(KONCLAVE_TEST_ENVIRONMENT
+  "OMP_NUM_THREADS=1;OMP_PROC_BIND=false;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_hwloc_base_binding_policy=none;PRTE_MCA_hwloc_default_binding_policy=none;PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe;ASAN_OPTIONS=detect_leaks=0")
+
+# konclave_add_test(NAME SOURCES ... [LIBRARIES ...] [RANKS 1 2 3] [LABELS ...] [TIMEOUT s])
+# One GoogleTest binary; registered as NAME.npN for each N of RANKS.
+function(konclave_add_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LIBRARIES;RANKS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  if(NOT ARG_RANKS)
+    set(ARG_RANKS 1)
+  endif()
+  string(REPLACE "." "_" target ${name})
+  add_executable(${target} ${ARG_SOURCES})
+  set_target_properties(${target} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/test_binaries)
+  target_link_libraries(${target} PRIVATE konclave_test_support ${ARG_LIBRARIES})
+  target_compile_options(${target} PRIVATE ${KONCLAVE_PRIVATE_FLAGS})
+  target_precompile_headers(${target} REUSE_FROM konclave_tensor)
+  foreach(ranks IN LISTS ARG_RANKS)
+    if(ranks EQUAL 1)
+      set(command $<TARGET_FILE:${target}>)
+    else()
+      set(command ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} ${MPIEXEC_PREFLAGS}
+          $<TARGET_FILE:${target}> ${MPIEXEC_POSTFLAGS})
+    endif()
+    add_test(NAME ${name}.np${ranks} COMMAND ${command})
+    set_tests_properties(${name}.np${ranks} PROPERTIES LABELS "${ARG_LABELS}"
+      TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ranks} ENVIRONMENT "${KONCLAVE_TEST_ENVIRONMENT}")
+  endforeach()
+endfunction()

@@ -1,0 +1,5 @@
+list(JOIN KONCLAVE_BACKENDS ", " _backends)
+message(STATUS "Konclave ${PROJECT_VERSION} (${KONCLAVE_REVISION})")
+message(STATUS "  Kokkos ${Kokkos_VERSION} (${Kokkos_DEVICES}), HDF5 ${HDF5_VERSION}, MPI ${MPI_CXX_VERSION}")
+message(STATUS "  backends, most preferred first: ${_backends}")
+message(STATUS "  ${KONCLAVE_BUILD_DESCRIPTION}")

@@ -1,0 +1,42 @@
+#pragma once
+
+#include "layers/linear.hpp"
+
+#include <string>
+
+namespace konclave {
+
+struct MlpConfig {
+  int hidden = 0, ffn = 0;
+  DType type = DType::fp32;
+  double init_std = 0.02, output_init_std = 0.02;
+};
+
+/// Dense SwiGLU MLP: y = (silu(x Wg^T) * (x Wu^T)) Wd^T.   Shapes  x, y (T,H).
+class Mlp {
+ public:
+  struct Saved {
+    AnyIn x;
+    AnyView gate, up;  ///< (T, ffn)
+  };
+
+  Mlp(const std::string& name, const MlpConfig& config, const ParameterStorage& storage);
+
+  void prepare(const ExecSpace& exec, Operations& operations);
+
+  /// Overwrites y.
+  void forward(const Context& context, const AnyIn& x, Saved& saved, const AnyView& y) const;
+  /// Overwrites dx, which may be dy; adds to the parameters' gradients.
+  void backward(const Context& context, const Saved& saved, const AnyIn& dy,
+                const AnyView& dx) const;
+
+  template <typename Visitor> void visit_parameters(Visitor&& visit) {
+    for (Linear* projection : {&gate_, &up_, &down_}) projection->visit_parameters(visit);
+  }
+
+ private:
+  MlpConfig config_;
+  Linear gate_, up_, down_;
+};
+
+}  // namespace konclave

@@ -1,0 +1,83 @@
+#include "layers/parameter.hpp"
+
+#include "base/rng.hpp"
+#include "tensor/host_copy.hpp"
+
+#include <utility>
+
+namespace konclave {
+
+namespace {
+
+AnyView allocate(Arena* arena, DType type, const std::vector<std::int64_t>& shape) {
+  if (arena == nullptr) return {};
+  switch (shape.size()) {
+    case 1:
+      return arena->make(type, shape[0]);
+    case 2:
+      return arena->make(type, shape[0], shape[1]);
+    case 3:
+      return arena->make(type, shape[0], shape[1], shape[2]);
+    default:
+      fail("a parameter has 1 to 3 axes");
+  }
+}
+
+}  // namespace
+
+Parameter::Parameter(ParameterSpec spec, const ParameterStorage& storage)
+    : spec_(std::move(spec)),
+      value_(allocate(storage.weights, spec_.type, spec_.shape)),
+      grad_(allocate(storage.gradients, accum_type(spec_.type), spec_.shape)) {}
+
+std::int64_t Parameter::size() const {
+  std::int64_t size = 1;
+  for (const std::int64_t extent : spec_.shape) size *= extent;
+  return size;
+}
+
+void Parameter::initialise(const ExecSpace& exec, std::uint64_t seed) {
+  const RandomStream stream(seed, spec_.name);
+  std::vector<double> values(static_cast<std::size_t>(size()), spec_.init_value);
+  if (spec_.init_std > 0) {
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = spec_.init_std * stream.normal(i);
+  }
+  from_doubles(exec, values, value_);
+}
+
+GemmShape Parameter::gemm_shape(GemmKind kind) const {
+  const std::size_t rank = spec_.shape.size();
+  require(rank >= 2, spec_.name + " is no matrix");
+  GemmShape shape{kind,
+                  static_cast<int>(spec_.shape[rank - 2]),
+                  static_cast<int>(spec_.shape[rank - 1]),
+                  spec_.type,
+                  spec_.type,
+                  false};
+  if (kind == GemmKind::weight_gradient) {
+    shape.result = accum_type(spec_.type);
+    shape.accumulate = true;
+  }
+  return shape;
+}
+
+void Parameter::prepare(const ExecSpace& exec, Operations& operations, int experts) {
+  forward_ = operations.prepare(exec, gemm_shape(GemmKind::forward), experts, value_);
+  if (grad_.empty()) return;
+  data_gradient_ = operations.prepare(exec, gemm_shape(GemmKind::data_gradient), experts, value_);
+  // The choice for the third product belongs to the report at the start of a run as well.
+  const GemmShape gradient = gemm_shape(GemmKind::weight_gradient);
+  if (experts > 1) {
+    operations.choose(GroupedGemmShape{experts, gradient});
+  } else {
+    operations.choose(gradient);
+  }
+}
+
+const PreparedWeight& Parameter::prepared(GemmKind kind) const {
+  const PreparedWeight& wanted = kind == GemmKind::forward ? forward_ : data_gradient_;
+  require(wanted.weight.data() != nullptr, spec_.name + " is used before it is prepared");
+  return wanted;
+}
+
+}  // namespace konclave

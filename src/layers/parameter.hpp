@@ -1,0 +1,58 @@
+#pragma once
+
+#include "ops/op_table.hpp"
+#include "tensor/arena.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace konclave {
+
+/// What a parameter is, wherever and whether it is stored: checkpoints and converters go by it.
+struct ParameterSpec {
+  std::string name;                 ///< full and free of any mapping: "model.layers.0. ... .weight"
+  std::vector<std::int64_t> shape;  ///< of the whole model; linear weights are (Out,In)
+  DType type = DType::fp32;
+  double init_std = 0;    ///< normal(0, init_std), keyed by (seed, name, index) ...
+  double init_value = 0;  ///< ... or this constant when init_std is 0
+};
+
+/// Where parameters live. Without `weights` they are described, not stored; without `gradients`
+/// they cannot be trained.
+struct ParameterStorage {
+  Arena* weights = nullptr;
+  Arena* gradients = nullptr;
+};
+
+/// A parameter of this rank: its values, its gradient (accumulation type, added to by backward)
+/// and the forms of it that products want.
+class Parameter {
+ public:
+  Parameter(ParameterSpec spec, const ParameterStorage& storage);
+
+  const ParameterSpec& spec() const { return spec_; }
+  const std::string& name() const { return spec_.name; }
+  std::int64_t size() const;
+  const AnyView& value() const { return value_; }
+  const AnyView& grad() const { return grad_; }
+
+  /// Random or constant, by the spec; equal for every mapping.
+  void initialise(const ExecSpace& exec, std::uint64_t seed);
+
+  /// Makes the forms for the forward product and, when there is a gradient, for the data
+  /// gradient. Needed before the first product and after each change of the values.
+  /// `experts` is 0 for a plain weight.
+  void prepare(const ExecSpace& exec, Operations& operations, int experts);
+  const PreparedWeight& prepared(GemmKind kind) const;
+
+  /// Shape of this weight's product of a kind; gradients are in the accumulation type.
+  GemmShape gemm_shape(GemmKind kind) const;
+
+ private:
+  ParameterSpec spec_;
+  AnyView value_, grad_;
+  PreparedWeight forward_, data_gradient_;
+};
+
+}  // namespace konclave

@@ -1,0 +1,90 @@
+#include "model/block.hpp"
+
+#include "ops/elementwise.hpp"
+
+#include <cmath>
+
+namespace konclave {
+
+namespace {
+
+std::string prefix(int layer) { return "model.layers." + std::to_string(layer); }
+
+/// Projections that write to the residual stream start smaller: std / sqrt(2 layers).
+double output_std(const ModelConfig& model) {
+  return model.init_std / std::sqrt(2.0 * model.num_layers);
+}
+
+SelfAttentionConfig attention_config(const ModelDefinition& definition) {
+  const ModelConfig& model = definition.model;
+  return {model.hidden_size,  model.num_heads,  model.kv_heads(), model.head_size(),
+          definition.compute, model.qk_norm,    model.qkv_bias,   model.norm_eps,
+          model.init_std,     output_std(model)};
+}
+
+}  // namespace
+
+Block::Block(const ModelDefinition& definition, int layer, int moe_index,
+             const ParameterStorage& storage)
+    : input_norm_(prefix(layer) + ".input_layernorm", definition.model.hidden_size,
+                  definition.model.norm_eps, definition.compute, storage),
+      attention_(prefix(layer) + ".self_attn", attention_config(definition), storage),
+      post_norm_(prefix(layer) + ".post_attention_layernorm", definition.model.hidden_size,
+                 definition.model.norm_eps, definition.compute, storage) {
+  const ModelConfig& model = definition.model;
+  if (definition.is_moe_layer(layer)) {
+    moe_.emplace(prefix(layer) + ".moe", moe_index,
+                 MoeLayerConfig{definition.moe, model.hidden_size, definition.compute,
+                                model.init_std, output_std(model)},
+                 storage);
+  } else {
+    mlp_.emplace(prefix(layer) + ".mlp",
+                 MlpConfig{model.hidden_size, model.ffn_hidden_size, definition.compute,
+                           model.init_std, output_std(model)},
+                 storage);
+  }
+}
+
+void Block::prepare(const ExecSpace& exec, Operations& operations) {
+  attention_.prepare(exec, operations);
+  if (mlp_) mlp_->prepare(exec, operations);
+  if (moe_) moe_->prepare(exec, operations);
+}
+
+AnyView Block::forward(const Context& context, const Rotary& rotary, const Sequences& sequences,
+                       const MoeStep& step, const AnyIn& x, Saved& saved) const {
+  const auto activation = [&] {
+    return context.activations.make(x.type(), x.extent(0), x.extent(1));
+  };
+  const AnyView normed = activation(), middle = activation();
+  input_norm_.forward(context, x, saved.input_norm, normed);
+  attention_.forward(context, rotary, sequences, normed, saved.attention, middle);
+  ops::add(context.exec, x, middle, middle);
+
+  const AnyView normed_middle = activation(), y = activation();
+  post_norm_.forward(context, middle, saved.post_norm, normed_middle);
+  if (moe_) {
+    moe_->forward(context, step, normed_middle, saved.moe, y);
+  } else {
+    mlp_->forward(context, normed_middle, saved.mlp, y);
+  }
+  ops::add(context.exec, middle, y, y);
+  return y;
+}
+
+void Block::backward(const Context& context, const Rotary& rotary, const Sequences& sequences,
+                     const Saved& saved, const AnyView& gradient) const {
+  const ArenaScope scope(context.scratch);
+  const AnyView inner =
+      context.scratch.make(gradient.type(), gradient.extent(0), gradient.extent(1));
+  if (moe_) {
+    moe_->backward(context, saved.moe, gradient, inner);
+  } else {
+    mlp_->backward(context, saved.mlp, gradient, inner);
+  }
+  post_norm_.backward(context, saved.post_norm, inner, /*residual=*/gradient, gradient);
+  attention_.backward(context, rotary, sequences, saved.attention, gradient, inner);
+  input_norm_.backward(context, saved.input_norm, inner, /*residual=*/gradient, gradient);
+}
+
+}  // namespace konclave

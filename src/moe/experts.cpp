@@ -1,0 +1,87 @@
+#include "moe/experts.hpp"
+
+#include "ops/swiglu.hpp"
+
+namespace konclave {
+
+Experts::Experts(const std::string& name, const ExpertsConfig& config,
+                 const ParameterStorage& storage)
+    : config_(config),
+      gate_({name + ".gate_proj.weight",
+             {config.experts, config.ffn, config.hidden},
+             config.type,
+             config.init_std},
+            storage),
+      up_({name + ".up_proj.weight",
+           {config.experts, config.ffn, config.hidden},
+           config.type,
+           config.init_std},
+          storage),
+      down_({name + ".down_proj.weight",
+             {config.experts, config.hidden, config.ffn},
+             config.type,
+             config.output_init_std},
+            storage) {}
+
+void Experts::prepare(const ExecSpace& exec, Operations& operations) {
+  for (Parameter* weight : {&gate_, &up_, &down_}) {
+    weight->prepare(exec, operations, config_.experts);
+  }
+}
+
+void Experts::forward_product(const Context& context, const Parameter& weight,
+                              const View1<const int>& offsets, const AnyIn& x,
+                              const AnyView& y) const {
+  context.operations.grouped_gemm(context.exec,
+                                  {config_.experts, weight.gemm_shape(GemmKind::forward)},
+                                  {offsets, x, &weight.prepared(GemmKind::forward), {}, y, {}});
+}
+
+void Experts::data_gradient(const Context& context, const Parameter& weight,
+                            const View1<const int>& offsets, const AnyIn& dy, bool add,
+                            const AnyView& dx) const {
+  GemmShape shape = weight.gemm_shape(GemmKind::data_gradient);
+  shape.accumulate = add;
+  context.operations.grouped_gemm(
+      context.exec, {config_.experts, shape},
+      {offsets, dy, &weight.prepared(GemmKind::data_gradient), {}, dx, {}});
+}
+
+void Experts::weight_gradient(const Context& context, const Parameter& weight,
+                              const View1<const int>& offsets, const AnyIn& x,
+                              const AnyIn& dy) const {
+  context.operations.grouped_gemm(context.exec,
+                                  {config_.experts, weight.gemm_shape(GemmKind::weight_gradient)},
+                                  {offsets, dy, nullptr, x, weight.grad(), {}});
+}
+
+void Experts::forward(const Context& context, const View1<const int>& offsets, const AnyIn& x,
+                      const AnyIn& weights, Saved& saved, const AnyView& y) const {
+  const ArenaScope scope(context.scratch);
+  const std::int64_t rows = x.extent(0);
+  saved = {x, weights, offsets, context.activations.make(config_.type, rows, config_.ffn),
+           context.activations.make(config_.type, rows, config_.ffn)};
+  forward_product(context, gate_, offsets, x, saved.gate);
+  forward_product(context, up_, offsets, x, saved.up);
+  const AnyView hidden = context.scratch.make(config_.type, rows, config_.ffn);
+  ops::swiglu_forward(context.exec, saved.gate, saved.up, weights, hidden);
+  forward_product(context, down_, offsets, hidden, y);
+}
+
+void Experts::backward(const Context& context, const Saved& saved, const AnyIn& dy,
+                       const AnyView& dweights, const AnyView& dx) const {
+  const ArenaScope scope(context.scratch);
+  const std::int64_t rows = dy.extent(0);
+  const auto scratch = [&] { return context.scratch.make(config_.type, rows, config_.ffn); };
+  const AnyView d_hidden = scratch(), hidden = scratch(), d_gate = scratch(), d_up = scratch();
+  data_gradient(context, down_, saved.offsets, dy, /*add=*/false, d_hidden);
+  ops::swiglu_backward(context.exec, saved.gate, saved.up, saved.weights, d_hidden, hidden, d_gate,
+                       d_up, dweights);
+  weight_gradient(context, down_, saved.offsets, hidden, dy);
+  weight_gradient(context, gate_, saved.offsets, saved.x, d_gate);
+  weight_gradient(context, up_, saved.offsets, saved.x, d_up);
+  data_gradient(context, gate_, saved.offsets, d_gate, /*add=*/false, dx);
+  data_gradient(context, up_, saved.offsets, d_up, /*add=*/true, dx);
+}
+
+}  // namespace konclave

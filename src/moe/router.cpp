@@ -1,0 +1,85 @@
+#include "moe/router.hpp"
+
+#include "ops/elementwise.hpp"
+#include "ops/router.hpp"
+
+namespace konclave {
+
+namespace {
+
+/// 0, K, 2K, ... TK.
+View1<const int> uniform_offsets(const Context& context, std::int64_t tokens, int top_k) {
+  const auto offsets = context.activations.make1<int>(tokens + 1);
+  Kokkos::parallel_for(
+      "konclave::moe::uniform_offsets", Range(context.exec, 0, tokens + 1),
+      KOKKOS_LAMBDA(const std::int64_t t) { offsets(t) = static_cast<int>(t) * top_k; });
+  return offsets;
+}
+
+}  // namespace
+
+Router::Router(const std::string& name, int hidden, double init_std, DType type,
+               const MoeConfig& config, const ParameterStorage& storage)
+    : config_(config),
+      weight_({name + ".weight", {config.num_experts, hidden}, accum_type(type), init_std},
+              storage) {}
+
+void Router::prepare(const ExecSpace& exec, Operations& operations) {
+  weight_.prepare(exec, operations, 0);
+}
+
+RoutingPlan Router::forward(const Context& context, const AnyIn& x, const RoutingWindows& windows,
+                            const BalanceScale& scale, int layer, const MoeStatistics& statistics,
+                            Saved& saved) const {
+  const ArenaScope scope(context.scratch);
+  const std::int64_t tokens = x.extent(0), experts = config_.num_experts;
+  const DType type = weight_.spec().type;
+  Arena& keep = context.activations;
+
+  saved.x = keep.make(type, tokens, x.extent(1));
+  ops::cast(context.exec, x, saved.x);
+  const AnyView logits = context.scratch.make(type, tokens, experts);
+  context.operations.gemm(context.exec, weight_.gemm_shape(GemmKind::forward),
+                          {saved.x, &weight_.prepared(GemmKind::forward), {}, logits, {}});
+
+  const auto chosen = keep.make1<int>(tokens * config_.top_k);
+  const View2<int> choice(chosen.data(), static_cast<std::size_t>(tokens),
+                          static_cast<std::size_t>(config_.top_k));
+  saved.scores = keep.make(type, tokens, experts);
+  saved.lse = keep.make(type, tokens);
+  saved.weights = keep.make(type, tokens, config_.top_k);
+  saved.experts = choice;
+  ops::route(context.exec, logits, config_.pre_softmax,
+             {saved.scores, saved.lse, choice, saved.weights});
+
+  saved.windows = windows;
+  saved.balance =
+      balance(context, config_, windows, scale, saved.scores, saved.lse, choice, layer, statistics);
+  const AnyIn weights(type, saved.weights.data(), {tokens * config_.top_k, 1, 1}, 1);
+  return make_routing_plan(context, config_.num_experts,
+                           uniform_offsets(context, tokens, config_.top_k), chosen, weights);
+}
+
+void Router::backward(const Context& context, const Saved& saved, const AnyIn& dweights,
+                      const AnyView& dx) const {
+  const ArenaScope scope(context.scratch);
+  const DType type = weight_.spec().type;
+  const std::int64_t tokens = dx.extent(0), hidden = dx.extent(1);
+  const AnyView d_logits = context.scratch.make(type, tokens, config_.num_experts);
+  ops::route_backward(
+      context.exec,
+      {saved.scores, saved.lse, saved.weights, dweights.reshape(tokens, config_.top_k),
+       saved.experts, saved.windows.offsets, saved.balance.slope, saved.balance.z_scale,
+       config_.pre_softmax},
+      d_logits);
+  context.operations.gemm(context.exec, weight_.gemm_shape(GemmKind::weight_gradient),
+                          {d_logits, nullptr, saved.x, weight_.grad(), {}});
+  const AnyView through = context.scratch.make(type, tokens, hidden);
+  context.operations.gemm(context.exec, weight_.gemm_shape(GemmKind::data_gradient),
+                          {d_logits, &weight_.prepared(GemmKind::data_gradient), {}, through, {}});
+  const AnyView rounded = context.scratch.make(dx.type(), tokens, hidden);
+  ops::cast(context.exec, through, rounded);
+  ops::add(context.exec, dx, rounded, dx);
+}
+
+}  // namespace konclave

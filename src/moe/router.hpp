@@ -1,0 +1,49 @@
+#pragma once
+
+#include "layers/context.hpp"
+#include "layers/parameter.hpp"
+#include "moe/balance.hpp"
+#include "moe/config.hpp"
+#include "moe/routing_plan.hpp"
+
+#include <string>
+
+namespace konclave {
+
+/// Top-k softmax router: logits l = x Wr^T in fp32 (fp64 in an fp64 model), experts and weights by
+/// ops::route, auxiliary and z-loss over the routing windows.
+/// Shapes  x (T,H)   Wr (E,H)   l (T,E).    Wr is kept in the router's type.
+class Router {
+ public:
+  struct Saved {
+    AnyView x;            ///< (T,H) in the router's type
+    AnyView scores, lse;  ///< ops::route
+    AnyView weights;      ///< (T,K)
+    View2<const int> experts;
+    RoutingWindows windows;
+    Balance balance;
+  };
+
+  /// `token_offsets` of the plan are t*K: every token has K experts.
+  Router(const std::string& name, int hidden, double init_std, DType type, const MoeConfig& config,
+         const ParameterStorage& storage);
+
+  void prepare(const ExecSpace& exec, Operations& operations);
+
+  RoutingPlan forward(const Context& context, const AnyIn& x, const RoutingWindows& windows,
+                      const BalanceScale& scale, int layer, const MoeStatistics& statistics,
+                      Saved& saved) const;
+
+  /// Adds to dx (T,H) what reaches the input through the weights (dweights (A), the order of the
+  /// plan's assignments) and through the auxiliary and z-losses.
+  void backward(const Context& context, const Saved& saved, const AnyIn& dweights,
+                const AnyView& dx) const;
+
+  template <typename Visitor> void visit_parameters(Visitor&& visit) { visit(weight_); }
+
+ private:
+  MoeConfig config_;
+  Parameter weight_;
+};
+
+}  // namespace konclave

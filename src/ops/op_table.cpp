@@ -1,0 +1,123 @@
+#include "ops/op_table.hpp"
+
+#include "base/text.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace konclave {
+
+namespace {
+
+template <typename Offer>
+void check_wanted(const std::vector<Offer>& offers, const std::string& operation,
+                  const std::string& wanted) {
+  std::vector<std::string> built;
+  for (const Offer& offer : offers) built.emplace_back(offer.backend);
+  const bool known =
+      wanted == "auto" || std::find(built.begin(), built.end(), wanted) != built.end();
+  require(known,
+          "backends." + operation + " = \"" + wanted + "\" is not part of this build; it has " +
+              join(built, ", "),
+          ExitCode::deck);
+}
+
+}  // namespace
+
+Operations::Operations(OpTable table, BackendConfig config, MemoryAccount& account)
+    : table_(std::move(table)),
+      config_(std::move(config)),
+      workspace_(account, MemoryClass::buffers, "konclave::ops::workspace") {
+  check_wanted(table_.gemm, "gemm", config_.gemm);
+  check_wanted(table_.grouped_gemm, "grouped_gemm", config_.grouped_gemm);
+  check_wanted(table_.attention, "attention", config_.attention);
+}
+
+template <typename Offer, typename Shape>
+const Offer& Operations::pick(std::map<Shape, const Offer*>& made, const std::vector<Offer>& offers,
+                              const Shape& shape, const std::string& operation,
+                              const std::string& wanted) {
+  if (const auto found = made.find(shape); found != made.end()) return *found->second;
+  BackendChoice choice{operation, describe(shape), "", {}};
+  for (const Offer& offer : offers) {
+    if (wanted != "auto" && wanted != offer.backend) continue;
+    const std::string reason = offer.refuses(shape);
+    if (reason.empty()) {
+      choice.backend = offer.backend;
+      choices_.push_back(choice);
+      made[shape] = &offer;
+      return offer;
+    }
+    choice.refusals.push_back(std::string(offer.backend) + ": " + reason);
+  }
+  fail("no backend for " + operation + " " + choice.problem + " (" + join(choice.refusals, "; ") +
+           (wanted == "auto" ? ")" : "); backends." + operation + " insists on " + wanted),
+       ExitCode::deck);
+}
+
+const GemmOffer& Operations::choose(const GemmShape& shape) {
+  return pick(gemm_, table_.gemm, shape, "gemm", config_.gemm);
+}
+
+const GroupedGemmOffer& Operations::choose(const GroupedGemmShape& shape) {
+  return pick(grouped_gemm_, table_.grouped_gemm, shape, "grouped_gemm", config_.grouped_gemm);
+}
+
+const AttentionOffer& Operations::choose(const AttentionShape& shape) {
+  return pick(attention_, table_.attention, shape, "attention", config_.attention);
+}
+
+AnyView Operations::workspace(std::size_t bytes, DType type) {
+  workspace_.rewind({});
+  return workspace_.make(type,
+                         static_cast<std::int64_t>((bytes + size_of(type) - 1) / size_of(type)));
+}
+
+PreparedWeight Operations::prepare(const ExecSpace& exec, const GemmShape& shape, int experts,
+                                   const AnyIn& weight) {
+  if (experts > 1) {
+    const GroupedGemmShape grouped{experts, shape};
+    return choose(grouped).prepare(exec, grouped, weight);
+  }
+  const AnyIn matrix = weight.rank() == 3 ? weight.reshape(shape.out, shape.in) : weight;
+  return choose(shape).prepare(exec, shape, matrix);
+}
+
+void Operations::gemm(const ExecSpace& exec, const GemmShape& shape, GemmOperands operands) {
+  const GemmOffer& offer = choose(shape);
+  operands.workspace =
+      workspace(offer.workspace(shape, operands.a.extent(0)), accum_type(shape.type));
+  offer.run(exec, shape, operands);
+}
+
+void Operations::grouped_gemm(const ExecSpace& exec, const GroupedGemmShape& shape,
+                              GroupedGemmOperands operands) {
+  if (shape.experts == 1) {
+    GemmOperands plain{operands.a, operands.weight, operands.b, operands.c, {}};
+    if (shape.each.kind == GemmKind::weight_gradient) {
+      plain.c = operands.c.reshape(shape.each.out, shape.each.in);
+    }
+    gemm(exec, shape.each, plain);
+    return;
+  }
+  const GroupedGemmOffer& offer = choose(shape);
+  operands.workspace =
+      workspace(offer.workspace(shape, operands.a.extent(0)), accum_type(shape.each.type));
+  offer.run(exec, shape, operands);
+}
+
+void Operations::attention_forward(const ExecSpace& exec, const AttentionShape& shape,
+                                   AttentionForward call, std::int64_t longest) {
+  const AttentionOffer& offer = choose(shape);
+  call.workspace = workspace(offer.workspace(shape, longest), accum_type(shape.type));
+  offer.forward(exec, shape, call);
+}
+
+void Operations::attention_backward(const ExecSpace& exec, const AttentionShape& shape,
+                                    AttentionBackward call, std::int64_t longest) {
+  const AttentionOffer& offer = choose(shape);
+  call.workspace = workspace(offer.workspace(shape, longest), accum_type(shape.type));
+  offer.backward(exec, shape, call);
+}
+
+}  // namespace konclave

@@ -1,0 +1,142 @@
+#include "ops/permute.hpp"
+
+#include "ops/rows.hpp"
+
+namespace konclave::ops {
+
+namespace {
+
+// Tokens are cut into chunks that count on their own; their counts then become starting rows.
+constexpr std::int64_t kChunk = 256;
+
+std::int64_t chunks_of(std::int64_t tokens) { return (tokens + kChunk - 1) / kChunk; }
+
+void count_chunks(const ExecSpace& exec, View1<const int> experts, View1<const int> token_offsets,
+                  std::int64_t tokens, View2<int> counts) {
+  const int num_experts = counts.extent_int(1);
+  Kokkos::parallel_for(
+      "konclave::ops::permutation_count", Range(exec, 0, counts.extent_int(0)),
+      KOKKOS_LAMBDA(const std::int64_t chunk) {
+        const std::int64_t first = chunk * kChunk;
+        const std::int64_t last = first + kChunk < tokens ? first + kChunk : tokens;
+        for (int e = 0; e < num_experts; ++e) counts(chunk, e) = 0;
+        for (int a = token_offsets(first); a < token_offsets(last); ++a) {
+          ++counts(chunk, experts(a));
+        }
+      });
+}
+
+/// Turns counts into the first row of each chunk within its expert, and totals into offsets.
+void scan_chunks(const ExecSpace& exec, View2<int> counts, View1<int> expert_offsets) {
+  const int chunks = counts.extent_int(0), num_experts = counts.extent_int(1);
+  Kokkos::parallel_for(
+      "konclave::ops::permutation_scan", Range(exec, 0, num_experts),
+      KOKKOS_LAMBDA(const std::int64_t e) {
+        int total = 0;
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+          const int count = counts(chunk, e);
+          counts(chunk, e) = total;
+          total += count;
+        }
+        expert_offsets(e + 1) = total;
+      });
+  Kokkos::parallel_for(
+      "konclave::ops::permutation_offsets", Range(exec, 0, 1), KOKKOS_LAMBDA(const std::int64_t) {
+        expert_offsets(0) = 0;
+        for (int e = 0; e < num_experts; ++e) expert_offsets(e + 1) += expert_offsets(e);
+      });
+}
+
+void place_rows(const ExecSpace& exec, View1<const int> experts, View1<const int> token_offsets,
+                std::int64_t tokens, View2<int> counts, Permutation out) {
+  Kokkos::parallel_for(
+      "konclave::ops::permutation_place", Range(exec, 0, counts.extent_int(0)),
+      KOKKOS_LAMBDA(const std::int64_t chunk) {
+        const std::int64_t first = chunk * kChunk;
+        const std::int64_t last = first + kChunk < tokens ? first + kChunk : tokens;
+        for (std::int64_t t = first; t < last; ++t) {
+          for (int a = token_offsets(t); a < token_offsets(t + 1); ++a) {
+            const int e = experts(a);
+            const int row = out.expert_offsets(e) + counts(chunk, e)++;
+            out.row_of(a) = row;
+            out.token_of(row) = static_cast<int>(t);
+            out.assignment_of(row) = a;
+          }
+        }
+      });
+}
+
+template <typename X>
+void combine_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> token_offsets,
+                    View1<const int> row_of, View2<X> y) {
+  using A = Accum<X>;
+  const std::int64_t hidden = y.extent_int(1);
+  Kokkos::parallel_for(
+      "konclave::ops::combine_rows", row_policy(exec, y.extent_int(0)),
+      KOKKOS_LAMBDA(const RowMember& team) {
+        const int t = team.league_rank();
+        const int first = token_offsets(t), last = token_offsets(t + 1);
+        X* out = &y(t, 0);
+        row_for(team, hidden, [&](std::int64_t h) {
+          A sum = 0;
+          for (int a = first; a < last; ++a) sum += A(x(row_of(a), h));
+          out[h] = X(sum);
+        });
+      });
+}
+
+template <typename A>
+void gather_values_kernel(const ExecSpace& exec, View1<const A> x, View1<const int> source,
+                          View1<A> y) {
+  Kokkos::parallel_for(
+      "konclave::ops::gather_values", Range(exec, 0, static_cast<std::int64_t>(y.size())),
+      KOKKOS_LAMBDA(const std::int64_t i) { y(i) = x(source(i)); });
+}
+
+}  // namespace
+
+std::int64_t permutation_scratch(std::int64_t tokens, int experts) {
+  return chunks_of(tokens) * experts;
+}
+
+void permutation(const ExecSpace& exec, const View1<const int>& experts,
+                 const View1<const int>& token_offsets, const View1<int>& scratch,
+                 const Permutation& out) {
+  const std::int64_t tokens = static_cast<std::int64_t>(token_offsets.size()) - 1;
+  const int num_experts = static_cast<int>(out.expert_offsets.size()) - 1;
+  require(tokens >= 0 && num_experts >= 1 && out.row_of.size() == experts.size() &&
+              out.token_of.size() == experts.size() && out.assignment_of.size() == experts.size() &&
+              static_cast<std::int64_t>(scratch.size()) >= permutation_scratch(tokens, num_experts),
+          "permutation: want experts, row_of, token_of, assignment_of (A), token_offsets (T+1), "
+          "expert_offsets (E+1)");
+  const View2<int> counts(scratch.data(), static_cast<std::size_t>(chunks_of(tokens)),
+                          static_cast<std::size_t>(num_experts));
+  count_chunks(exec, experts, token_offsets, tokens, counts);
+  scan_chunks(exec, counts, out.expert_offsets);
+  place_rows(exec, experts, token_offsets, tokens, counts, out);
+}
+
+void combine_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
+                  const View1<const int>& row_of, const AnyView& y) {
+  require(x.extent(1) == y.extent(1) && x.extent(0) == static_cast<std::int64_t>(row_of.size()) &&
+              static_cast<std::int64_t>(token_offsets.size()) == y.extent(0) + 1,
+          "combine_rows: want x (A,H), token_offsets (T+1), row_of (A), y (T,H)");
+  if (y.empty()) return;
+  dispatch(y.type(), [&](auto tag) {
+    using X = typename decltype(tag)::type;
+    combine_kernel<X>(exec, x.as2<X>(), token_offsets, row_of, y.as2<X>());
+  });
+}
+
+void gather_values(const ExecSpace& exec, const AnyIn& x, const View1<const int>& source,
+                   const AnyView& y) {
+  require(static_cast<std::int64_t>(source.size()) == y.size(), "gather_values: want y (source)");
+  if (y.empty()) return;
+  if (y.type() == DType::fp64) {
+    gather_values_kernel<double>(exec, x.flat<double>(), source, y.flat<double>());
+  } else {
+    gather_values_kernel<float>(exec, x.flat<float>(), source, y.flat<float>());
+  }
+}
+
+}  // namespace konclave::ops

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "tensor/view.hpp"
+
+namespace konclave::ops {
+
+/// y[t,h] = x[t,h] * r[t] * w[h],   r[t] = 1 / sqrt(mean over h of x[t,h]^2 + eps)
+///
+/// Shapes  x, y (T,H) of one type   w (H), r (T) in its accumulation type.
+/// Runs on `exec`; neither allocates nor fences. T may be 0; y may be x.
+void rms_norm_forward(const ExecSpace& exec, const AnyIn& x, const AnyIn& w, double eps,
+                      const AnyView& r, const AnyView& y);
+
+/// With g = dy w:  dx[t,h] = residual[t,h] + r (g[t,h] - x[t,h] r^2 mean over h of g x),
+///                 dw[h] += sum over t of dy[t,h] x[t,h] r[t]
+///
+/// `residual` is the gradient that passes by the norm; an empty view stands for zero. dw is in the
+/// accumulation type. dx may be dy or residual, but not x.
+void rms_norm_backward(const ExecSpace& exec, const AnyIn& x, const AnyIn& w, const AnyIn& r,
+                       const AnyIn& dy, const AnyIn& residual, const AnyView& dw,
+                       const AnyView& dx);
+
+}  // namespace konclave::ops

@@ -1,0 +1,108 @@
+#pragma once
+
+#include "tensor/view.hpp"
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+/// Rows of a matrix as teams of Kokkos: one team a row, its elements spread over the team. On the
+/// host a team is one thread and its part a plain loop that the compiler vectorises; sums then
+/// have a fixed order, whatever the number of threads.
+namespace konclave::ops {
+
+using RowMember = Team::member_type;
+
+/// True when kernels run on threads of the host.
+inline constexpr bool kHostExecution = std::is_same_v<ExecSpace, Kokkos::DefaultHostExecutionSpace>;
+
+/// One team for each of `rows` rows.
+inline Team row_policy(const ExecSpace& exec, std::int64_t rows) {
+  const int league = static_cast<int>(rows);
+  if constexpr (kHostExecution) {
+    return {exec, league, 1};
+  } else {
+    return {exec, league, Kokkos::AUTO};
+  }
+}
+
+namespace detail {
+
+/// Partial results of a reduction on the host: enough for several vectors of any width.
+inline constexpr int kLanes = 32;
+
+/// Joins `start` and f(0) .. f(size-1) lane by lane, then the lanes in order. A plain loop would
+/// not vectorise: the compiler may not reorder sums.
+template <typename A, typename F, typename Join>
+KOKKOS_INLINE_FUNCTION A reduce_lanes(std::int64_t size, A start, const F& f, const Join& join) {
+  A lanes[kLanes];
+  for (int l = 0; l < kLanes; ++l) lanes[l] = start;
+  std::int64_t j = 0;
+  for (; j + kLanes <= size; j += kLanes) {
+    for (int l = 0; l < kLanes; ++l) lanes[l] = join(lanes[l], f(j + l));
+  }
+  for (int l = 0; j < size; ++j, ++l) lanes[l] = join(lanes[l], f(j));
+  for (int l = 0; l < kLanes; ++l) start = join(start, lanes[l]);
+  return start;
+}
+
+}  // namespace detail
+
+/// f(0) .. f(size-1), in any order.
+template <typename F>
+KOKKOS_INLINE_FUNCTION void row_for(const RowMember& team, std::int64_t size, const F& f) {
+  KOKKOS_IF_ON_HOST(((void)team; for (std::int64_t j = 0; j < size; ++j) f(j);))
+  KOKKOS_IF_ON_DEVICE(
+      (Kokkos::parallel_for(Kokkos::TeamVectorRange(team, size), [&](std::int64_t j) { f(j); });))
+}
+
+/// The sum of f(0) .. f(size-1), known to the whole team.
+template <typename A, typename F>
+KOKKOS_INLINE_FUNCTION A row_sum(const RowMember& team, std::int64_t size, const F& f) {
+  A sum = 0;
+  KOKKOS_IF_ON_HOST(
+      ((void)team; sum = detail::reduce_lanes(size, sum, f, [](A a, A b) { return a + b; });))
+  KOKKOS_IF_ON_DEVICE((Kokkos::parallel_reduce(
+                           Kokkos::TeamVectorRange(team, size),
+                           [&](std::int64_t j, A& part) { part += f(j); }, sum);))
+  return sum;
+}
+
+/// The largest of `floor` and f(0) .. f(size-1), known to the whole team.
+template <typename A, typename F>
+KOKKOS_INLINE_FUNCTION A row_max(const RowMember& team, std::int64_t size, A floor, const F& f) {
+  A largest = floor;
+  KOKKOS_IF_ON_HOST(((void)team; largest = detail::reduce_lanes(
+                                     size, floor, f, [](A a, A b) { return a > b ? a : b; });))
+  KOKKOS_IF_ON_DEVICE((Kokkos::parallel_reduce(
+                           Kokkos::TeamVectorRange(team, size),
+                           [&](std::int64_t j, A& part) {
+                             const A value = f(j);
+                             part = value > part ? value : part;
+                           },
+                           Kokkos::Max<A>(largest));
+                       largest = largest > floor ? largest : floor;))
+  return largest;
+}
+
+/// sum[h] += f(0,h) + ... + f(rows-1,h), added in this order whatever the space.
+/// A thread takes neighbouring columns on the host (a vectorised loop), one on a device.
+template <typename A, typename F>
+void accumulate_columns(const std::string& label, const ExecSpace& exec, std::int64_t rows,
+                        std::int64_t columns, const View1<A>& sum, const F& f) {
+  constexpr std::int64_t kWidth = kHostExecution ? 64 : 1;
+  A* const out = sum.data();
+  Kokkos::parallel_for(
+      label, Range(exec, 0, (columns + kWidth - 1) / kWidth),
+      KOKKOS_LAMBDA(const std::int64_t chunk) {
+        const std::int64_t first = chunk * kWidth;
+        const std::int64_t width = columns - first < kWidth ? columns - first : kWidth;
+        A part[kWidth] = {};
+        for (std::int64_t t = 0; t < rows; ++t) {
+          for (std::int64_t h = 0; h < width; ++h) part[h] += f(t, first + h);
+        }
+        for (std::int64_t h = 0; h < width; ++h) out[first + h] += part[h];
+      });
+}
+
+}  // namespace konclave::ops

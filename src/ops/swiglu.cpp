@@ -1,0 +1,102 @@
+#include "ops/swiglu.hpp"
+
+#include "ops/fast_math.hpp"
+#include "ops/rows.hpp"
+
+namespace konclave::ops {
+
+namespace {
+
+/// 1 / (1 + exp(-x)). The argument is clamped where the result no longer changes.
+template <typename A> KOKKOS_INLINE_FUNCTION A sigmoid(A x) {
+  const A limit = sizeof(A) == 4 ? A(80) : A(700);
+  const A clamped = x < -limit ? -limit : x;
+  return 1 / (1 + fast_exp(-clamped));
+}
+
+template <typename X>
+void forward_kernel(const ExecSpace& exec, View2<const X> g, View2<const X> u,
+                    const Accum<X>* weights, View2<X> y) {
+  using A = Accum<X>;
+  const std::int64_t width = g.extent_int(1);
+  Kokkos::parallel_for(
+      "konclave::ops::swiglu_forward", row_policy(exec, g.extent_int(0)),
+      KOKKOS_LAMBDA(const RowMember& team) {
+        const int t = team.league_rank();
+        const X *gate = &g(t, 0), *up = &u(t, 0);
+        X* out = &y(t, 0);
+        const A p = weights == nullptr ? A(1) : weights[t];
+        row_for(team, width, [=](std::int64_t f) {
+          const A x = A(gate[f]);
+          out[f] = X(p * x * sigmoid(x) * A(up[f]));
+        });
+      });
+}
+
+template <typename X> struct Gradients {
+  View2<X> y, dg, du;
+  Accum<X>* dp;
+};
+
+template <typename X>
+void backward_kernel(const ExecSpace& exec, View2<const X> g, View2<const X> u,
+                     const Accum<X>* weights, View2<const X> dy, Gradients<X> out) {
+  using A = Accum<X>;
+  const std::int64_t width = g.extent_int(1);
+  Kokkos::parallel_for(
+      "konclave::ops::swiglu_backward", row_policy(exec, g.extent_int(0)),
+      KOKKOS_LAMBDA(const RowMember& team) {
+        const int t = team.league_rank();
+        const X *gate = &g(t, 0), *up = &u(t, 0), *upstream = &dy(t, 0);
+        X *y = &out.y(t, 0), *dg = &out.dg(t, 0), *du = &out.du(t, 0);
+        const A p = weights == nullptr ? A(1) : weights[t];
+        if (weights != nullptr) {
+          const A dot = row_sum<A>(team, width, [=](std::int64_t f) {
+            const A x = A(gate[f]);
+            return A(upstream[f]) * x * sigmoid(x) * A(up[f]);
+          });
+          Kokkos::single(Kokkos::PerTeam(team), [&] { out.dp[t] = dot; });
+          team.team_barrier();  // what follows may overwrite its inputs
+        }
+        row_for(team, width, [=](std::int64_t f) {
+          const A x = A(gate[f]), v = A(up[f]), d = p * A(upstream[f]);
+          const A s = sigmoid(x), silu = x * s;
+          y[f] = X(p * silu * v);
+          dg[f] = X(d * v * s * (1 + x * (1 - s)));
+          du[f] = X(d * silu);
+        });
+      });
+}
+
+}  // namespace
+
+void swiglu_forward(const ExecSpace& exec, const AnyIn& g, const AnyIn& u, const AnyIn& p,
+                    const AnyView& y) {
+  require(same_shape(g, u) && same_shape(g, y) && (p.rank() == 0 || p.extent(0) == g.extent(0)),
+          "swiglu_forward: want g, u, y (T,F), p (T) or empty");
+  if (g.empty()) return;
+  dispatch(g.type(), [&](auto tag) {
+    using X = typename decltype(tag)::type;
+    const Accum<X>* weights = p.rank() == 0 ? nullptr : p.as1<Accum<X>>().data();
+    forward_kernel<X>(exec, g.as2<X>(), u.as2<X>(), weights, y.as2<X>());
+  });
+}
+
+void swiglu_backward(const ExecSpace& exec, const AnyIn& g, const AnyIn& u, const AnyIn& p,
+                     const AnyIn& dy, const AnyView& y, const AnyView& dg, const AnyView& du,
+                     const AnyView& dp) {
+  require(same_shape(g, u) && same_shape(g, dy) && same_shape(g, y) && same_shape(g, dg) &&
+              same_shape(g, du) && (p.rank() == 0 || same_shape(p, dp)),
+          "swiglu_backward: want g, u, dy, y, dg, du (T,F), p, dp (T) or empty");
+  if (g.empty()) return;
+  dispatch(g.type(), [&](auto tag) {
+    using X = typename decltype(tag)::type;
+    using A = Accum<X>;
+    const A* weights = p.rank() == 0 ? nullptr : p.as1<A>().data();
+    A* gradient = p.rank() == 0 ? nullptr : dp.as1<A>().data();
+    backward_kernel<X>(exec, g.as2<X>(), u.as2<X>(), weights, dy.as2<X>(),
+                       {y.as2<X>(), dg.as2<X>(), du.as2<X>(), gradient});
+  });
+}
+
+}  // namespace konclave::ops

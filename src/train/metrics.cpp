@@ -1,0 +1,30 @@
+#include "train/metrics.hpp"
+
+#include "tensor/host_copy.hpp"
+
+#include <algorithm>
+
+namespace konclave {
+
+void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, StepMetrics& metrics) {
+  const std::size_t layers = statistics.sums.extent(0), columns = statistics.sums.extent(1);
+  if (layers == 0) return;
+  const View1<double> flat(statistics.sums.data(), layers * columns);
+  const std::vector<double> sums = to_host(exec, flat);
+  metrics.load_imbalance = 0;
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    const double* row = sums.data() + layer * columns;
+    double total = 0, most = 0;
+    for (std::size_t e = 2; e < columns; ++e) {
+      total += row[e];
+      most = std::max(most, row[e]);
+    }
+    const auto count = static_cast<double>(layers);
+    metrics.aux_loss += row[0] / count;
+    metrics.z_loss += row[1] / count;
+    if (total > 0)
+      metrics.load_imbalance += most * static_cast<double>(columns - 2) / total / count;
+  }
+}
+
+}  // namespace konclave

@@ -1,0 +1,38 @@
+#pragma once
+
+#include "model/transformer.hpp"
+#include "train/config.hpp"
+
+#include <vector>
+
+namespace konclave {
+
+/// AdamW (ops/adamw.hpp) over all parameters of a model. Master weights and moments are in the
+/// accumulation type; where a parameter has that type itself, it is its own master.
+class Optimizer {
+ public:
+  struct State {
+    Parameter* parameter;
+    AnyView master, first_moment, second_moment;
+    bool decayed;
+  };
+
+  Optimizer(Transformer& model, const OptimizerConfig& config, const ExecSpace& exec, Arena& arena);
+
+  /// Takes the model's present values as master weights and zeroes the moments.
+  void reset(const ExecSpace& exec);
+  void zero_gradients(const ExecSpace& exec);
+  /// 2-norm of all gradients together, summed in double in a fixed order. Waits for `exec`.
+  double gradient_norm(const ExecSpace& exec, Arena& scratch) const;
+  /// Update `step` = 1, 2, ...: gradients are scaled so that their norm is at most clip_norm.
+  void update(const ExecSpace& exec, std::int64_t step, double lr, double gradient_norm);
+
+  /// In the order of the model's parameters; for checkpoints.
+  const std::vector<State>& states() const { return states_; }
+
+ private:
+  OptimizerConfig config_;
+  std::vector<State> states_;
+};
+
+}  // namespace konclave

@@ -1,0 +1,128 @@
+#include "train/trainer.hpp"
+
+#include "model/loss.hpp"
+#include "ops/elementwise.hpp"
+#include "tensor/host_copy.hpp"
+#include "train/lr_schedule.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace konclave {
+
+ModelRunner::ModelRunner(const ModelDefinition& definition, bool trainable, OpTable table,
+                         const BackendConfig& backends)
+    : weights_(account_, MemoryClass::weights, "konclave::weights"),
+      gradients_(account_, MemoryClass::gradients, "konclave::gradients"),
+      activations_(account_, MemoryClass::activations, "konclave::activations"),
+      scratch_(account_, MemoryClass::buffers, "konclave::scratch"),
+      statistics_(account_, MemoryClass::buffers, "konclave::statistics"),
+      operations_(std::move(table), backends, account_),
+      model_(std::make_unique<Transformer>(
+          definition, ParameterStorage{&weights_, trainable ? &gradients_ : nullptr})) {
+  model_->make_tables(exec_, weights_, definition.model.sequence_length);
+}
+
+void ModelRunner::weights_changed() { model_->prepare(exec_, operations_); }
+
+MoeStatistics ModelRunner::fresh_statistics() {
+  statistics_.rewind({});
+  const std::int64_t layers = model_->num_moe_layers();
+  const std::int64_t columns = 2 + model_->definition().moe.num_experts;
+  const AnyView sums = statistics_.make(DType::fp64, layers, columns);
+  ops::fill_zero(exec_, sums);
+  return {sums.as2<double>()};
+}
+
+double ModelRunner::sum_losses(const View1<double>& losses) {
+  double sum = 0;
+  for (const double loss : to_host(exec_, losses)) sum += loss;
+  return sum;
+}
+
+Evaluation ModelRunner::evaluate(const HostMicroBatch& batch, int sequence_length,
+                                 std::vector<double>* logits) {
+  activations_.rewind({});
+  const Context ctx = context();
+  const MicroBatch input = make_micro_batch(exec_, activations_, batch.tokens, batch.labels,
+                                            sequence_length, /*window=*/0);
+  Transformer::Saved saved;
+  model_->forward(ctx, input, {input.windows, {}, fresh_statistics()}, saved);
+  const auto losses = activations_.make1<double>(input.sequences.tokens);
+  const LossHead head{&model_->head(), saved.hidden, input.labels, 1, losses, {}};
+  loss_heads(ctx, std::span(&head, 1));
+  if (logits != nullptr) {
+    const ArenaScope scope(scratch_);
+    const AnyView out = scratch_.make(accum_type(model_->definition().compute),
+                                      input.sequences.tokens, model_->head().spec().shape[0]);
+    head_logits(ctx, model_->head(), saved.hidden, out);
+    *logits = to_doubles(exec_, out);
+  }
+  return {sum_losses(losses), input.scored};
+}
+
+Evaluation ModelRunner::accumulate(const HostMicroBatch& batch, double loss_scale,
+                                   const BalanceScale& balance, const MoeStatistics& statistics) {
+  activations_.rewind({});
+  const Context ctx = context();
+  const ModelDefinition& definition = model_->definition();
+  const MicroBatch input =
+      make_micro_batch(exec_, activations_, batch.tokens, batch.labels,
+                       definition.model.sequence_length, definition.moe.window);
+  Transformer::Saved saved;
+  model_->forward(ctx, input, {input.windows, balance, statistics}, saved);
+  const auto losses = activations_.make1<double>(input.sequences.tokens);
+  const AnyView gradient =
+      activations_.make(definition.compute, saved.hidden.extent(0), saved.hidden.extent(1));
+  const LossHead head{&model_->head(), saved.hidden, input.labels, loss_scale, losses, gradient};
+  loss_heads(ctx, std::span(&head, 1));
+  model_->backward(ctx, input, saved, gradient);
+  return {sum_losses(losses), input.scored};
+}
+
+Trainer::Trainer(ModelRunner& runner, const OptimizerConfig& config, std::int64_t total_steps)
+    : runner_(runner),
+      config_(config),
+      total_steps_(total_steps),
+      memory_(runner.memory(), MemoryClass::optimizer, "konclave::optimizer"),
+      optimizer_(runner.model(), config, runner.exec(), memory_) {}
+
+double Trainer::learning_rate(std::int64_t step) const {
+  return konclave::learning_rate(config_, step, total_steps_);
+}
+
+StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& batches) {
+  const ModelDefinition& definition = runner_.model().definition();
+  StepMetrics metrics;
+  std::int64_t scored = 0, windows = 0;
+  for (const HostMicroBatch& batch : batches) {
+    const auto tokens = static_cast<std::int64_t>(batch.tokens.size());
+    const std::int64_t sequences = tokens / definition.model.sequence_length;
+    metrics.tokens += tokens;
+    scored += std::count_if(batch.labels.begin(), batch.labels.end(), [](int l) { return l >= 0; });
+    windows += definition.moe.window == 0 ? 1 : sequences / definition.moe.window;
+  }
+  require(scored > 0, "a global batch without a single scored token", ExitCode::input);
+  const double loss_scale = 1 / static_cast<double>(scored);
+  const BalanceScale balance{1 / static_cast<double>(windows),
+                             1 / static_cast<double>(metrics.tokens)};
+
+  optimizer_.zero_gradients(runner_.exec());
+  const MoeStatistics statistics = runner_.fresh_statistics();
+  double loss_sum = 0;
+  for (const HostMicroBatch& batch : batches) {
+    loss_sum += runner_.accumulate(batch, loss_scale, balance, statistics).loss_sum;
+  }
+  metrics.loss = loss_sum * loss_scale;
+  metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch());
+  read_statistics(runner_.exec(), statistics, metrics);
+  metrics.finite = std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm);
+  if (metrics.finite) {
+    optimizer_.update(runner_.exec(), step, learning_rate(step), metrics.grad_norm);
+    runner_.weights_changed();
+  }
+  return metrics;
+}
+
+}  // namespace konclave
