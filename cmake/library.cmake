@@ -21,3 +21,9 @@ function(konclave_library name)
     target_precompile_headers(${target} REUSE_FROM konclave_tensor)
   endif()
 endfunction()
+
+# Lets an executable use the precompiled header of the libraries, which is position-independent.
+function(konclave_use_precompiled target)
+  target_compile_options(${target} PRIVATE -fPIC)
+  target_precompile_headers(${target} REUSE_FROM konclave_tensor)
+endfunction()

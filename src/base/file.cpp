@@ -32,7 +32,7 @@ void fail_io(std::string_view action, const std::filesystem::path& path, int rea
 File::File(std::filesystem::path path, int flags, bool writing)
     : path_(std::move(path)), writing_(writing) {
   descriptor_ = ::open(path_.c_str(), flags | O_CLOEXEC, kPermissions);
-  check(descriptor_ >= 0, (flags & O_CREAT) != 0 ? "create" : "open", errno);
+  check(descriptor_ >= 0, (flags & O_CREAT) != 0 ? "create" : "open");
 }
 
 File File::create(const std::filesystem::path& path) {
@@ -59,23 +59,25 @@ File::~File() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-void File::check(bool ok, std::string_view action, int reason) const {
+void File::check(bool ok, std::string_view action) const {
+  const int reason = errno;
   if (!ok) fail(sentence(action, path_, reason), writing_ ? ExitCode::io : ExitCode::input);
 }
 
 std::int64_t File::size() const {
   struct stat status {};
-  check(::fstat(descriptor_, &status) == 0, "look at", errno);
+  check(::fstat(descriptor_, &status) == 0, "look at");
   return status.st_size;
 }
 
-void File::write(const void* data, std::size_t bytes) {
+void File::write(std::int64_t offset, const void* data, std::size_t bytes) {
   const char* next = static_cast<const char*>(data);
   while (bytes > 0) {
-    const ssize_t done = ::write(descriptor_, next, std::min(bytes, kLargestTransfer));
+    const ssize_t done = ::pwrite(descriptor_, next, std::min(bytes, kLargestTransfer), offset);
     if (done < 0 && errno == EINTR) continue;
-    check(done >= 0, "write", errno);
+    check(done >= 0, "write");
     next += done;
+    offset += done;
     bytes -= static_cast<std::size_t>(done);
   }
 }
@@ -85,7 +87,7 @@ void File::read(std::int64_t offset, void* data, std::size_t bytes) const {
   while (bytes > 0) {
     const ssize_t done = ::pread(descriptor_, next, std::min(bytes, kLargestTransfer), offset);
     if (done < 0 && errno == EINTR) continue;
-    check(done >= 0, "read", errno);
+    check(done >= 0, "read");
     require(done > 0, path_.string() + " ends before byte " + std::to_string(offset + 1),
             ExitCode::input);
     next += done;
@@ -95,20 +97,20 @@ void File::read(std::int64_t offset, void* data, std::size_t bytes) const {
 }
 
 void File::reserve(std::int64_t bytes) {
+  const std::string action = "reserve " + std::to_string(bytes) + " bytes for";
   int status = EINTR;
   while (status == EINTR) status = ::posix_fallocate(descriptor_, 0, bytes);
-  check(status == 0, "reserve " + std::to_string(bytes) + " bytes for", status);
+  errno = status;
+  check(status == 0, action);
 }
 
-void File::resize(std::int64_t bytes) {
-  check(::ftruncate(descriptor_, bytes) == 0, "resize", errno);
-}
+void File::resize(std::int64_t bytes) { check(::ftruncate(descriptor_, bytes) == 0, "resize"); }
 
-void File::sync() { check(::fsync(descriptor_) == 0, "write to disk", errno); }
+void File::sync() { check(::fsync(descriptor_) == 0, "write to disk"); }
 
 void File::close() {
   const int descriptor = std::exchange(descriptor_, -1);
-  check(descriptor < 0 || ::close(descriptor) == 0, "close", errno);
+  check(descriptor < 0 || ::close(descriptor) == 0, "close");
 }
 
 std::string read_text(const std::filesystem::path& path) {
@@ -120,7 +122,7 @@ std::string read_text(const std::filesystem::path& path) {
 
 void write_text(const std::filesystem::path& path, std::string_view text) {
   File file = File::create(path);
-  file.write(text.data(), text.size());
+  file.write(0, text.data(), text.size());
   file.sync();
   file.close();
 }

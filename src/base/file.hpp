@@ -29,12 +29,13 @@ class File {
   std::int64_t size() const;
 
   /// All of it, or an error.
-  void write(const void* data, std::size_t bytes);
+  void write(std::int64_t offset, const void* data, std::size_t bytes);
   void read(std::int64_t offset, void* data, std::size_t bytes) const;
 
   /// Makes sure that the first `bytes` have space on the disk, so that no later write of them
   /// fails for want of it. May make the file longer.
   void reserve(std::int64_t bytes);
+  /// Cuts it, or makes it longer without taking space.
   void resize(std::int64_t bytes);
   /// Returns when the contents are on the disk.
   void sync();
@@ -43,7 +44,8 @@ class File {
 
  private:
   File(std::filesystem::path path, int flags, bool writing);
-  void check(bool ok, std::string_view action, int reason) const;
+  /// Reads errno itself: as an argument it might be read before the call that sets it.
+  void check(bool ok, std::string_view action) const;
 
   std::filesystem::path path_;
   int descriptor_ = -1;

@@ -8,13 +8,16 @@ namespace konclave::ops {
 
 namespace {
 
-/// The rule with what is the same for all elements worked out.
+/// The rule with what is the same for all elements worked out in double: 1 - beta2 of a rounded
+/// beta2 of 0.999 would be off by 1e-5.
 template <typename A> struct Rule {
-  A beta1, beta2, eps, clip, keep, rate, correction;
+  A beta1, beta2, share1, share2, eps, clip, keep, rate, correction;
 
   explicit Rule(const AdamW& rule)
       : beta1(static_cast<A>(rule.beta1)),
         beta2(static_cast<A>(rule.beta2)),
+        share1(static_cast<A>(1 - rule.beta1)),
+        share2(static_cast<A>(1 - rule.beta2)),
         eps(static_cast<A>(rule.eps)),
         clip(static_cast<A>(rule.clip)),
         keep(static_cast<A>(1 - rule.lr * rule.weight_decay)),
@@ -33,8 +36,8 @@ void adamw_kernel(const ExecSpace& exec, Rule<Accum<X>> rule, View1<const Accum<
       "konclave::ops::adamw", Range(exec, 0, static_cast<std::int64_t>(g.size())),
       KOKKOS_LAMBDA(const std::int64_t i) {
         const A slope = rule.clip * gradient[i];
-        const A mean = rule.beta1 * first[i] + (1 - rule.beta1) * slope;
-        const A square = rule.beta2 * second[i] + (1 - rule.beta2) * slope * slope;
+        const A mean = rule.beta1 * first[i] + rule.share1 * slope;
+        const A square = rule.beta2 * second[i] + rule.share2 * slope * slope;
         const A scale = math::sqrt(square) * rule.correction + rule.eps;
         const A updated = rule.keep * weight[i] - rule.rate * mean / scale;
         first[i] = mean;

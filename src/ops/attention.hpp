@@ -33,7 +33,8 @@ struct AttentionForward {
   AttentionRows rows;
   AnyIn q, k, v;      ///< (Tq, heads*dk), (Tk, kv_heads*dk), (Tk, kv_heads*dv)
   AnyView o;          ///< (Tq, heads*dv)
-  AnyView lse;        ///< (Tq, heads), accumulation type: log of the sum of exp of the scores
+  AnyView lse;        ///< (Tq, heads), accumulation type: log of the sum of exp of the scores;
+                      ///< -infinity, and o 0, for a query that sees no key
   AnyView workspace;  ///< as many fp32 or fp64 elements as `workspace` said in bytes
 };
 
@@ -48,7 +49,8 @@ struct AttentionBackward {
 struct AttentionOffer {
   std::string_view backend;
   std::string (*refuses)(const AttentionShape& shape);
-  /// Bytes of scratch memory for either direction; `longest` is the longest sequence.
+  /// Bytes of scratch memory for either direction; `longest` is the longest sequence, in
+  /// rows of keys.
   std::size_t (*workspace)(const AttentionShape& shape, std::int64_t longest);
   void (*forward)(const ExecSpace& exec, const AttentionShape& shape, const AttentionForward& call);
   void (*backward)(const ExecSpace& exec, const AttentionShape& shape,

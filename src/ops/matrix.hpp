@@ -1,17 +1,16 @@
 #pragma once
 
+#include "tensor/view.hpp"
+
 #include <cstdint>
 #include <string>
 #include <type_traits>
-
-#include "tensor/view.hpp"
 
 namespace konclave::ops {
 
 /// A block of a row-major matrix on the device, as BLAS sees it: element (i,j) is
 /// data[i*stride + j]. For instance the columns of one head of q (T, heads*dk). Borrows.
-template <typename X>
-struct Matrix {
+template <typename X> struct Matrix {
   X* data = nullptr;
   std::int64_t rows = 0, columns = 0, stride = 0;
 
@@ -19,34 +18,28 @@ struct Matrix {
   Matrix row_block(std::int64_t first, std::int64_t count) const {
     return {data + first * stride, count, columns, stride};
   }
-  operator Matrix<const X>() const
-    requires(!std::is_const_v<X>)
-  {
+  operator Matrix<const X>() const requires(!std::is_const_v<X>) {
     return {data, rows, columns, stride};
   }
 };
 
 /// A tagged view of rank 2 and element type X as a matrix.
-template <typename X>
-Matrix<const X> matrix_of(const AnyIn& view) {
+template <typename X> Matrix<const X> matrix_of(const AnyIn& view) {
   return {view.as2<X>().data(), view.extent(0), view.extent(1), view.extent(1)};
 }
-template <typename X>
-Matrix<X> matrix_of(const AnyView& view) {
+template <typename X> Matrix<X> matrix_of(const AnyView& view) {
   return {view.as2<X>().data(), view.extent(0), view.extent(1), view.extent(1)};
 }
 
 /// A matrix as it enters a product: as it is, or transposed.
-template <typename A>
-struct Factor {
+template <typename A> struct Factor {
   Matrix<const A> matrix;
   bool transposed = false;
 
   std::int64_t rows() const { return transposed ? matrix.columns : matrix.rows; }
   std::int64_t columns() const { return transposed ? matrix.rows : matrix.columns; }
 };
-template <typename A>
-Factor<std::remove_const_t<A>> transposed(const Matrix<A>& matrix) {
+template <typename A> Factor<std::remove_const_t<A>> transposed(const Matrix<A>& matrix) {
   return {matrix, true};
 }
 
@@ -64,13 +57,11 @@ void widen(const ExecSpace& exec, Matrix<const Bf16> from, Matrix<float> to);
 void round(const ExecSpace& exec, Matrix<const float> from, Matrix<Bf16> to,
            bool accumulate = false);
 /// to = 0. Instantiated for float and double.
-template <typename A>
-void set_zero(const ExecSpace& exec, Matrix<A> to);
+template <typename A> void set_zero(const ExecSpace& exec, Matrix<A> to);
 
 /// Hands out pieces of a workspace, one behind the other and each aligned to 64 bytes. Passed by
 /// value, it takes back at the end of a function what was handed out in it.
-template <typename A>
-class Workspace {
+template <typename A> class Workspace {
  public:
   explicit Workspace(const AnyView& view)
       : next_(static_cast<A*>(view.data())),

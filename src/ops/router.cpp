@@ -66,7 +66,7 @@ void route_kernel(const ExecSpace& exec, View2<const A> l, bool pre_softmax, Typ
         out.lse(t) = largest + math::log(sum);
 
         choose(logits, experts, top_k, chosen);
-        A total = 0;
+        A total = sum == sum ? A(0) : sum;  // a NaN anywhere in the row reaches the weights
         for (int k = 0; k < top_k; ++k) {
           weights[k] = pre_softmax ? scores[chosen[k]] : math::exp(logits[chosen[k]] - largest);
           total += weights[k];

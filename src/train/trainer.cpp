@@ -41,25 +41,38 @@ double ModelRunner::sum_losses(const View1<double>& losses) {
   return sum;
 }
 
-Evaluation ModelRunner::evaluate(const HostMicroBatch& batch, int sequence_length,
-                                 std::vector<double>* logits) {
+MicroBatch ModelRunner::infer(const HostMicroBatch& batch, int sequence_length,
+                              Transformer::Saved& saved) {
   activations_.rewind({});
-  const Context ctx = context();
   const MicroBatch input = make_micro_batch(exec_, activations_, batch.tokens, batch.labels,
                                             sequence_length, /*window=*/0);
+  model_->forward(context(), input, {input.windows, {}, fresh_statistics()}, saved);
+  return input;
+}
+
+Evaluation ModelRunner::evaluate(const HostMicroBatch& batch, int sequence_length,
+                                 std::vector<double>* logits) {
   Transformer::Saved saved;
-  model_->forward(ctx, input, {input.windows, {}, fresh_statistics()}, saved);
+  const MicroBatch input = infer(batch, sequence_length, saved);
   const auto losses = activations_.make1<double>(input.sequences.tokens);
   const LossHead head{&model_->head(), saved.hidden, input.labels, 1, losses, {}};
-  loss_heads(ctx, std::span(&head, 1));
-  if (logits != nullptr) {
-    const ArenaScope scope(scratch_);
-    const AnyView out = scratch_.make(accum_type(model_->definition().compute),
-                                      input.sequences.tokens, model_->head().spec().shape[0]);
-    head_logits(ctx, model_->head(), saved.hidden, out);
-    *logits = to_doubles(exec_, out);
-  }
+  loss_heads(context(), std::span(&head, 1));
+  if (logits != nullptr) *logits = logits_of(saved.hidden);
   return {sum_losses(losses), input.scored};
+}
+
+std::vector<double> ModelRunner::next_logits(const std::vector<int>& tokens) {
+  Transformer::Saved saved;
+  infer({tokens, std::vector<int>(tokens.size(), -1)}, static_cast<int>(tokens.size()), saved);
+  return logits_of(saved.hidden.slice(saved.hidden.extent(0) - 1, 1));
+}
+
+std::vector<double> ModelRunner::logits_of(const AnyIn& hidden) {
+  const ArenaScope scope(scratch_);
+  const AnyView logits = scratch_.make(accum_type(model_->definition().compute), hidden.extent(0),
+                                       model_->head().spec().shape[0]);
+  head_logits(context(), model_->head(), hidden, logits);
+  return to_doubles(exec_, logits);
 }
 
 Evaluation ModelRunner::accumulate(const HostMicroBatch& batch, double loss_scale,

@@ -45,6 +45,8 @@ class ModelRunner {
   /// be shorter than the model's. With `logits` they are copied there, row-major (T,V).
   Evaluation evaluate(const HostMicroBatch& batch, int sequence_length,
                       std::vector<double>* logits = nullptr);
+  /// Logits of the token that follows `tokens`, at least one and at most sequence_length of them.
+  std::vector<double> next_logits(const std::vector<int>& tokens);
   /// Forward and backward of a micro-batch: adds to the gradients, to the statistics and returns
   /// the sum of the losses. Gradients are those of
   ///   loss_scale * sum of losses + balance losses scaled by `balance`.
@@ -54,6 +56,9 @@ class ModelRunner {
   MoeStatistics fresh_statistics();
 
  private:
+  /// Forward of a micro-batch in fresh activations, without balance losses.
+  MicroBatch infer(const HostMicroBatch& batch, int sequence_length, Transformer::Saved& saved);
+  std::vector<double> logits_of(const AnyIn& hidden);
   Context context() { return {exec_, operations_, activations_, scratch_}; }
   double sum_losses(const View1<double>& losses);
 

@@ -1,0 +1,181 @@
+#include "base/file.hpp"
+#include "base/text.hpp"
+#include "checkpoints/hugging_face.hpp"
+#include "checkpoints/values.hpp"
+#include "tensor/host_copy.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <utility>
+
+namespace konclave {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kSingleFile = "model.safetensors";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
+constexpr const char* kHead = "lm_head.weight";
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+
+using WeightMap = std::map<std::string, std::string>;  // tensor -> file
+
+WeightMap read_index(const fs::path& path) {
+  try {
+    return nlohmann::json::parse(read_text(path)).at("weight_map").get<WeightMap>();
+  } catch (const nlohmann::json::exception& error) {
+    fail(path.string() + " is no index of safetensors: " + error.what(), ExitCode::input);
+  }
+}
+
+/// Whether a tensor may be there without a place in the model: tables that old files carry.
+bool is_ignorable(const std::string& name) { return matches_glob("*rotary_emb.inv_freq", name); }
+
+/// The type that a safetensors type is kept in; nothing for one that weights do not have.
+std::optional<DType> kept_type(const std::string& dtype) {
+  if (dtype == "BF16") return DType::bf16;
+  if (dtype == "F32" || dtype == "F16") return DType::fp32;
+  if (dtype == "F64") return DType::fp64;
+  return {};
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  return TensorInfo{"", DType::fp32, shape}.shape_text();
+}
+
+}  // namespace
+
+HfFolder::HfFolder(const fs::path& folder, int sequence_length)
+    : folder_(folder), definition_(read_hf_config(folder, sequence_length)) {
+  open_files();
+  tensors_ = hf_tensors(definition_, spelling());
+  for (const HfTensor& tensor : tensors_) {
+    infos_.push_back({tensor.name, stored_type(tensor), tensor.shape});
+  }
+  check_leftovers();
+}
+
+void HfFolder::open_files() {
+  WeightMap index;
+  std::set<std::string> names;
+  if (fs::exists(folder_ / kSingleFile)) {
+    names.insert(kSingleFile);
+  } else {
+    require(fs::exists(folder_ / kIndexFile),
+            folder_.string() + " has neither " + kSingleFile + " nor " + kIndexFile,
+            ExitCode::input);
+    index = read_index(folder_ / kIndexFile);
+    for (const auto& [tensor, file] : index) names.insert(file);
+  }
+  for (const std::string& name : names) files_.push_back(SafetensorsFile::open(folder_ / name));
+  for (const SafetensorsFile& file : files_) {
+    for (const auto& [name, entry] : file.entries()) {
+      const auto [earlier, added] = sources_.emplace(name, Source{&file, &entry});
+      require(added,
+              file.path().string() + ": tensor " + name + " is in " +
+                  earlier->second.file->path().string() + " too",
+              ExitCode::input);
+    }
+  }
+  for (const auto& [tensor, file] : index) {
+    const auto found = sources_.find(tensor);
+    require(found != sources_.end() && found->second.file->path() == folder_ / file,
+            (folder_ / file).string() + ": there is no tensor " + tensor + ", as " + kIndexFile +
+                " has it",
+            ExitCode::input);
+  }
+}
+
+HfSpelling HfFolder::spelling() const {
+  const bool fused = std::any_of(sources_.begin(), sources_.end(), [](const auto& source) {
+    return matches_glob("*.mlp.experts.gate_up_proj", source.first);
+  });
+  return fused ? HfSpelling::fused : HfSpelling::hub;
+}
+
+const HfFolder::Source& HfFolder::source(const HfSlice& slice) const {
+  const auto found = sources_.find(slice.name);
+  const std::string file = files_.size() == 1 ? files_[0].path().string() : folder_.string();
+  require(found != sources_.end(), file + ": tensor " + slice.name + " is missing",
+          ExitCode::input);
+  const SafetensorsEntry& entry = *found->second.entry;
+  require(entry.shape == slice.shape,
+          found->second.file->path().string() + ": tensor " + slice.name + " has shape " +
+              shape_text(entry.shape) + "; the config makes it " + shape_text(slice.shape),
+          ExitCode::input);
+  return found->second;
+}
+
+DType HfFolder::stored_type(const HfTensor& tensor) const {
+  DType widest = DType::bf16;
+  for (const HfSlice& slice : tensor.slices) {
+    const Source& found = source(slice);
+    const auto type = kept_type(found.entry->dtype);
+    require(type.has_value(),
+            found.file->path().string() + ": tensor " + slice.name + " has type " +
+                found.entry->dtype + "; weights are F64, F32, F16 or BF16",
+            ExitCode::input);
+    if (size_of(*type) > size_of(widest)) widest = *type;
+  }
+  return widest;
+}
+
+void HfFolder::check_leftovers() const {
+  std::set<std::string> used;
+  for (const HfTensor& tensor : tensors_) {
+    for (const HfSlice& slice : tensor.slices) used.insert(slice.name);
+  }
+  for (const auto& [name, source] : sources_) {
+    if (used.contains(name) || is_ignorable(name)) continue;
+    const std::string what = source.file->path().string() + ": tensor " + name;
+    // Files of a model with tied embeddings may hold the matrix twice.
+    const SafetensorsEntry* const twin =
+        name == kHead && definition_.model.tie_embeddings ? sources_.at(kEmbedding).entry : nullptr;
+    require(twin != nullptr, what + " has no place in the model of the config", ExitCode::input);
+    require(
+        twin->dtype == source.entry->dtype && twin->shape == source.entry->shape &&
+            std::memcmp(twin->data, source.entry->data, twin->bytes) == 0,
+        what + " differs from " + kEmbedding + ", though tie_word_embeddings says it is the same",
+        ExitCode::input);
+  }
+}
+
+void HfFolder::read(const std::string& name, DType type, void* host) const {
+  const auto tensor = std::find_if(tensors_.begin(), tensors_.end(),
+                                   [&](const HfTensor& known) { return known.name == name; });
+  require(tensor != tensors_.end(), folder_.string() + " has no tensor " + name, ExitCode::input);
+  auto* target = static_cast<std::byte*>(host);
+  std::vector<std::byte> widened;
+  for (const HfSlice& slice : tensor->slices) {
+    const Source& found = source(slice);
+    const SafetensorsEntry& entry = *found.entry;
+    const auto width = static_cast<std::int64_t>(entry.bytes) / entry.elements();
+    const void* values = entry.data + slice.first * width;
+    const DType kept = *kept_type(entry.dtype);
+    if (entry.dtype == "F16") {
+      widened.resize(static_cast<std::size_t>(slice.count) * sizeof(float));
+      widen_half(values, widened.data(), slice.count);
+      values = widened.data();
+    }
+    const auto bad = find_non_finite(kept, values, slice.count);
+    require(!bad,
+            found.file->path().string() + ": tensor " + slice.name +
+                " has a NaN or infinite value" +
+                (bad ? " (element " + std::to_string(slice.first + *bad) + ")" : ""),
+            ExitCode::input);
+    convert_values(kept, values, type, target, slice.count);
+    target += slice.count * static_cast<std::int64_t>(size_of(type));
+  }
+}
+
+void HfFolder::read(const ExecSpace& exec, const std::string& name, const AnyView& target) const {
+  std::vector<std::byte> host(target.bytes());
+  read(name, target.type(), host.data());
+  copy_from_host(exec, host.data(), target);
+}
+
+}  // namespace konclave

@@ -1,0 +1,102 @@
+#include "app/arguments.hpp"
+
+#include <CLI/CLI.hpp>
+#include <sstream>
+
+#include "base/version.hpp"
+
+namespace konclave::app {
+
+namespace {
+
+void add_overrides(CLI::App& command, Arguments& arguments) {
+  command.add_option("overrides", arguments.overrides, "Deck keys, as section.key=value");
+}
+
+void add_deck_commands(CLI::App& app, Arguments& arguments) {
+  CLI::App* train = app.add_subcommand(
+      "train", "Train; goes on from the newest good checkpoint of the run by itself");
+  train->add_option("deck", arguments.deck, "Input deck (TOML)")->required();
+  add_overrides(*train, arguments);
+
+  CLI::App* check = app.add_subcommand("check", "Validate a deck and print what it resolves to");
+  check->add_option("deck", arguments.deck, "Input deck (TOML)")->required();
+  check->add_option("--ranks", arguments.ranks, "Ranks that the run would have")
+      ->check(CLI::PositiveNumber);
+  add_overrides(*check, arguments);
+
+  CLI::App* explain = app.add_subcommand("explain", "Print the deck reference");
+  explain->add_option("pattern", arguments.pattern, "Keys to explain, as in 'moe.*'");
+  explain->add_flag("--markdown", arguments.markdown, "The whole reference as a Markdown page");
+}
+
+void add_model_commands(CLI::App& app, Arguments& arguments) {
+  const char* model = "Checkpoint, run folder or Hugging Face folder";
+  CLI::App* eval = app.add_subcommand("eval", "Loss and perplexity on a token file, as JSON");
+  eval->add_option("model", arguments.model, model)->required();
+  eval->add_option("--tokens", arguments.tokens, "Safetensors file with input_ids (N,S)")
+      ->required();
+  eval->add_option("--logits", arguments.logits, "Write the logits (N,S,V) to this safetensors file");
+  add_overrides(*eval, arguments);
+
+  CLI::App* generate = app.add_subcommand("generate", "Continue a text");
+  generate->add_option("model", arguments.model, model)->required();
+  generate->add_option("--prompt", arguments.prompt, "Text to continue")->required();
+  generate->add_option("--max-tokens", arguments.max_tokens, "Tokens to make at most")
+      ->check(CLI::NonNegativeNumber);
+  generate->add_option("--temperature", arguments.temperature, "0 takes the most likely token")
+      ->check(CLI::NonNegativeNumber);
+  generate->add_option("--seed", arguments.seed, "Seed of the draws");
+  add_overrides(*generate, arguments);
+
+  CLI::App* inspect = app.add_subcommand("inspect", "Print what is in a checkpoint");
+  inspect->add_option("checkpoint", arguments.model, "Checkpoint")->required();
+  inspect->add_flag("--verify", arguments.verify, "Check every checksum");
+}
+
+void add_convert_commands(CLI::App& app, Arguments& arguments) {
+  CLI::App* convert = app.add_subcommand("convert", "To and from Hugging Face folders");
+  convert->require_subcommand(1);
+  CLI::App* from = convert->add_subcommand("from-hf", "Mixtral, Llama or Mistral to a checkpoint");
+  from->add_option("folder", arguments.source, "Hugging Face folder")->required();
+  from->add_option("checkpoint", arguments.target, "Checkpoint to write")->required();
+  CLI::App* to = convert->add_subcommand("to-hf", "A checkpoint to a Hugging Face folder");
+  to->add_option("checkpoint", arguments.source, "Checkpoint or run folder")->required();
+  to->add_option("folder", arguments.target, "Hugging Face folder to write")->required();
+}
+
+std::string command_name(const CLI::App& app) {
+  std::string name;
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    name += (name.empty() ? "" : " ") + at->get_name();
+  }
+  return name;
+}
+
+}  // namespace
+
+Parsed parse_arguments(int argc, char** argv) {
+  Parsed parsed;
+  CLI::App app("Konclave trains Mixture-of-Experts language models as batch jobs.", "konclave");
+  app.set_version_flag("--version", std::string(version()) + " (" +
+                                        std::string(source_revision()) + ")");
+  app.require_subcommand(1);
+  add_deck_commands(app, parsed.arguments);
+  add_model_commands(app, parsed.arguments);
+  add_convert_commands(app, parsed.arguments);
+  try {
+    app.parse(argc, argv);
+    parsed.run = true;
+    parsed.arguments.command = command_name(app);
+    parsed.arguments.command_line.assign(argv, argv + argc);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out, complaint;
+    const int code = app.exit(error, out, complaint);
+    parsed.text = out.str() + complaint.str();
+    parsed.code = code == 0 ? ExitCode::done : ExitCode::usage;
+  }
+  return parsed;
+}
+
+}  // namespace konclave::app

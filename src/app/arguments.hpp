@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+
+namespace konclave::app {
+
+/// The command line, taken apart. Which fields count depends on the command.
+struct Arguments {
+  std::string command;
+  std::vector<std::string> command_line;  ///< as given
+  std::string deck, model, source, target;
+  std::vector<std::string> overrides;  ///< "section.key=value"
+  std::string pattern = "*";           ///< explain
+  bool markdown = false;               ///< explain: as the page docs/deck.md
+  std::string tokens, logits;          ///< eval
+  std::string prompt;                  ///< generate
+  int max_tokens = 200;
+  double temperature = 1;
+  std::uint64_t seed = 1;
+  int ranks = 1;        ///< check
+  bool verify = false;  ///< inspect
+};
+
+/// What became of the command line: a command to run, or a text to print and a code to leave with.
+struct Parsed {
+  Arguments arguments;
+  bool run = false;
+  std::string text;
+  ExitCode code = ExitCode::done;
+};
+Parsed parse_arguments(int argc, char** argv);
+
+}  // namespace konclave::app

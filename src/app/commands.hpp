@@ -1,0 +1,18 @@
+#pragma once
+
+#include <spdlog/logger.h>
+
+#include "app/arguments.hpp"
+#include "comm/communicator.hpp"
+
+namespace konclave::app {
+
+/// Runs a parsed command; all ranks get the same code. Text for people goes to `log`, results for
+/// programs to stdout.
+ExitCode run_command(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
+
+ExitCode run_eval(const Arguments& arguments, spdlog::logger& log);
+ExitCode run_generate(const Arguments& arguments);
+ExitCode run_convert(const Arguments& arguments, spdlog::logger& log);
+
+}  // namespace konclave::app

@@ -1,0 +1,67 @@
+#include <fmt/format.h>
+#include <spdlog/sinks/null_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "app/arguments.hpp"
+#include "app/commands.hpp"
+#include "comm/communicator.hpp"
+#include "comm/environment.hpp"
+#include "tensor/kokkos.hpp"
+
+namespace {
+
+using konclave::Communicator;
+using konclave::Error;
+using konclave::ExitCode;
+using konclave::app::Arguments;
+
+/// Rank 0 speaks. Results of eval and generate are alone on stdout, so that a program can read them.
+spdlog::logger make_log(const Communicator& world, const Arguments& arguments) {
+  spdlog::sink_ptr sink = std::make_shared<spdlog::sinks::null_sink_st>();
+  if (world.rank() == 0 && (arguments.command == "eval" || arguments.command == "generate")) {
+    sink = std::make_shared<spdlog::sinks::stderr_sink_st>();
+  } else if (world.rank() == 0) {
+    sink = std::make_shared<spdlog::sinks::stdout_sink_st>();
+  }
+  spdlog::logger log("konclave", sink);
+  log.set_pattern("%v");
+  log.flush_on(spdlog::level::info);
+  return log;
+}
+
+/// With one rank nobody waits in a collective, so an error may unwind and leave quietly.
+ExitCode run_alone(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
+  try {
+    return run_command(arguments, world, log);
+  } catch (const Error& error) {
+    const bool internal = error.exit_code() == ExitCode::internal;
+    std::fflush(stdout);
+    fmt::print(stderr, "konclave {}: {}{}\n", arguments.command, error.what(),
+               internal ? " (" + error.where() + ")" : "");
+    return error.exit_code();
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const konclave::MpiEnvironment mpi(argc, argv);
+  konclave::install_terminate_handler();
+  const Kokkos::ScopeGuard kokkos(argc, argv);
+  const Communicator world = Communicator::world();
+
+  const konclave::app::Parsed parsed = konclave::app::parse_arguments(argc, argv);
+  if (!parsed.run) {
+    std::FILE* const stream = parsed.code == ExitCode::done ? stdout : stderr;
+    if (world.rank() == 0) fmt::print(stream, "{}", parsed.text);
+    return static_cast<int>(parsed.code);
+  }
+  spdlog::logger log = make_log(world, parsed.arguments);
+  // With several ranks there is no catch: an error must not unwind (comm/environment.hpp).
+  const ExitCode code = world.size() == 1 ? run_alone(parsed.arguments, world, log)
+                                          : run_command(parsed.arguments, world, log);
+  return static_cast<int>(code);
+}

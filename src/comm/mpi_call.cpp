@@ -1,0 +1,28 @@
+#include "comm/mpi_call.hpp"
+
+#include "base/error.hpp"
+
+#include <mpi.h>
+
+#include <limits>
+#include <string>
+
+namespace konclave {
+
+void check_mpi(int status, std::string_view call, std::string_view group) {
+  if (status == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(status, text, &length);
+  fail(std::string(call) + " of group '" + std::string(group) +
+       "' failed: " + std::string(text, static_cast<std::size_t>(length)));
+}
+
+int to_mpi_count(std::int64_t value, std::string_view what, std::string_view group) {
+  require(value >= 0 && value <= std::numeric_limits<int>::max(),
+          "group '" + std::string(group) + "': " + std::string(what) + " is " +
+              std::to_string(value) + ", MPI takes 0 to 2147483647");
+  return static_cast<int>(value);
+}
+
+}  // namespace konclave

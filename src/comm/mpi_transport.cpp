@@ -1,0 +1,182 @@
+#include "comm/mpi_transport.hpp"
+
+#include "base/error.hpp"
+#include "comm/mpi_call.hpp"
+#include "tensor/host_copy.hpp"
+
+#include <mpi.h>
+
+#include <memory>
+#include <utility>
+
+namespace konclave {
+
+namespace {
+
+/// The MPI datatype of one row. Counting rows and not bytes keeps counts and offsets far below the
+/// limit of an int. MPI keeps what operations under way need, so it may be freed after the start.
+class RowType {
+ public:
+  RowType(const AnyIn& view, const std::string& group) {
+    require(view.rank() > 0, "group '" + group + "': a tensor without a shape cannot be sent");
+    const std::int64_t row_bytes =
+        view.extent(1) * view.extent(2) * static_cast<std::int64_t>(size_of(view.type()));
+    check_mpi(
+        MPI_Type_contiguous(to_mpi_count(row_bytes, "bytes of a row", group), MPI_BYTE, &handle_),
+        "MPI_Type_contiguous", group);
+    check_mpi(MPI_Type_commit(&handle_), "MPI_Type_commit", group);
+  }
+  ~RowType() { MPI_Type_free(&handle_); }
+  RowType(const RowType&) = delete;
+  RowType& operator=(const RowType&) = delete;
+
+  MPI_Datatype get() const { return handle_; }
+
+ private:
+  MPI_Datatype handle_ = MPI_DATATYPE_NULL;
+};
+
+/// Row counts of all ranks and where their rows begin, as MPI wants them.
+struct Slices {
+  std::vector<int> counts, offsets;
+
+  Slices() = default;
+  Slices(std::span<const std::int64_t> rows, const AnyIn& view, const std::string& what) {
+    std::int64_t total = 0;
+    for (const std::int64_t count : rows) {
+      counts.push_back(to_mpi_count(count, "a count of rows", what));
+      offsets.push_back(to_mpi_count(total, "an offset in rows", what));
+      total += count;
+    }
+    require(total == view.extent(0), what + ": counts add up to " + std::to_string(total) +
+                                         " rows, the view is " + view.describe());
+  }
+};
+
+/// An MPI request and what has to live as long as it.
+class MpiPending final : public Request::Pending {
+ public:
+  MpiPending(std::string what, bool staged) : what_(std::move(what)), staged_(staged) {}
+
+  /// The address that MPI may read in place of `view`'s, once `exec` has filled it.
+  const void* source(const ExecSpace& exec, const AnyIn& view) {
+    if (!staged_) {
+      fence(exec, "konclave::MpiTransport");
+      return view.data();
+    }
+    sent_ = std::make_unique_for_overwrite<std::byte[]>(view.bytes());
+    copy_to_host(exec, view, sent_.get());
+    return sent_.get();
+  }
+
+  /// The address that MPI may write in place of `view`'s; `finish` brings the bytes there.
+  void* target(const ExecSpace& exec, const AnyView& view) {
+    if (!staged_) {
+      fence(exec, "konclave::MpiTransport");
+      return view.data();
+    }
+    target_ = view;
+    received_ = std::make_unique_for_overwrite<std::byte[]>(view.bytes());
+    return received_.get();
+  }
+
+  MPI_Request* request() { return &request_; }
+
+  void finish(const ExecSpace& exec) override {
+    check_mpi(MPI_Wait(&request_, MPI_STATUS_IGNORE), "MPI_Wait", what_);
+    if (received_ != nullptr) copy_from_host(exec, received_.get(), target_);
+  }
+
+  Slices sending, receiving;  // of an all-to-all
+
+ private:
+  std::string what_;
+  bool staged_;
+  MPI_Request request_ = MPI_REQUEST_NULL;
+  std::unique_ptr<std::byte[]> sent_, received_;
+  AnyView target_;
+};
+
+void require_same_rows(const AnyIn& send, const AnyIn& receive, const std::string& what) {
+  require(send.type() == receive.type() && send.rank() == receive.rank() &&
+              send.extent(1) == receive.extent(1) && send.extent(2) == receive.extent(2),
+          what + ": rows differ, " + send.describe() + " is sent and " + receive.describe() +
+              " received");
+}
+
+}  // namespace
+
+MpiTransport::MpiTransport(Communicator group, bool stage_through_host)
+    : group_(std::move(group)), staged_(stage_through_host) {}
+
+std::string MpiTransport::label(const char* collective) const {
+  return std::string(collective) + " of group '" + name() + "'";
+}
+
+Request MpiTransport::start_all_gather(const ExecSpace& exec, const AnyIn& send,
+                                       const AnyView& receive) const {
+  const std::string what = label("all_gather");
+  require_same_rows(send, receive, what);
+  require(receive.extent(0) == size() * send.extent(0),
+          what + ": " + receive.describe() + " does not hold " + std::to_string(size()) +
+              " times " + send.describe());
+  const int rows = to_mpi_count(send.extent(0), "number of rows", name());
+  const RowType row(send, name());
+  auto pending = std::make_unique<MpiPending>(what, staged_);
+  const void* const source = pending->source(exec, send);
+  void* const target = pending->target(exec, receive);
+  check_mpi(MPI_Iallgather(source, rows, row.get(), target, rows, row.get(), group_.handle(),
+                           pending->request()),
+            "MPI_Iallgather", name());
+  return {what, std::move(pending)};
+}
+
+Request MpiTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
+                                       std::span<const std::int64_t> send_rows,
+                                       const AnyView& receive,
+                                       std::span<const std::int64_t> receive_rows) const {
+  const std::string what = label("all_to_all");
+  require_same_rows(send, receive, what);
+  const auto ranks = static_cast<std::size_t>(size());
+  require(send_rows.size() == ranks && receive_rows.size() == ranks,
+          what + ": want one count per rank, " + std::to_string(ranks));
+  const RowType row(send, name());
+  auto pending = std::make_unique<MpiPending>(what, staged_);
+  pending->sending = Slices(send_rows, send, what);
+  pending->receiving = Slices(receive_rows, receive, what);
+  const void* const source = pending->source(exec, send);
+  void* const target = pending->target(exec, receive);
+  check_mpi(MPI_Ialltoallv(source, pending->sending.counts.data(), pending->sending.offsets.data(),
+                           row.get(), target, pending->receiving.counts.data(),
+                           pending->receiving.offsets.data(), row.get(), group_.handle(),
+                           pending->request()),
+            "MPI_Ialltoallv", name());
+  return {what, std::move(pending)};
+}
+
+Request MpiTransport::start_broadcast(const ExecSpace& exec, const AnyView& buffer,
+                                      int root) const {
+  const std::string what = label("broadcast");
+  require(root >= 0 && root < size(),
+          what + ": no rank " + std::to_string(root) + " among " + std::to_string(size()));
+  const int rows = to_mpi_count(buffer.extent(0), "number of rows", name());
+  const RowType row(buffer, name());
+  auto pending = std::make_unique<MpiPending>(what, staged_);
+  // The root only sends: MPI's interface has one pointer for both directions.
+  void* const data = rank() == root ? const_cast<void*>(pending->source(exec, buffer))
+                                    : pending->target(exec, buffer);
+  check_mpi(MPI_Ibcast(data, rows, row.get(), root, group_.handle(), pending->request()),
+            "MPI_Ibcast", name());
+  return {what, std::move(pending)};
+}
+
+std::vector<std::byte> MpiTransport::gather(std::span<const std::byte> mine) const {
+  const int count = to_mpi_count(static_cast<std::int64_t>(mine.size()), "bytes to gather", name());
+  std::vector<std::byte> all(mine.size() * static_cast<std::size_t>(size()));
+  check_mpi(
+      MPI_Allgather(mine.data(), count, MPI_BYTE, all.data(), count, MPI_BYTE, group_.handle()),
+      "MPI_Allgather", name());
+  return all;
+}
+
+}  // namespace konclave

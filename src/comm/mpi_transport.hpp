@@ -1,0 +1,43 @@
+#pragma once
+
+#include "comm/communicator.hpp"
+#include "comm/transport.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace konclave {
+
+/// Communication by non-blocking MPI collectives. MPI has no notion of execution spaces, so this
+/// is the one implementation that fences: `exec` before a buffer is handed to MPI.
+class MpiTransport final : public Transport {
+ public:
+  /// With `stage_through_host` tensors pass through host buffers, for an MPI that cannot read the
+  /// memory of the device; without it MPI gets the tensors' own addresses.
+  explicit MpiTransport(Communicator group, bool stage_through_host = !kHostAccessible);
+
+  const Communicator& communicator() const { return group_; }
+
+  int rank() const override { return group_.rank(); }
+  int size() const override { return group_.size(); }
+  const std::string& name() const override { return group_.name(); }
+
+  Request start_all_gather(const ExecSpace& exec, const AnyIn& send,
+                           const AnyView& receive) const override;
+  Request start_all_to_all(const ExecSpace& exec, const AnyIn& send,
+                           std::span<const std::int64_t> send_rows, const AnyView& receive,
+                           std::span<const std::int64_t> receive_rows) const override;
+  Request start_broadcast(const ExecSpace& exec, const AnyView& buffer, int root) const override;
+  std::vector<std::byte> gather(std::span<const std::byte> mine) const override;
+
+ private:
+  std::string label(const char* collective) const;
+
+  Communicator group_;
+  bool staged_;
+};
+
+}  // namespace konclave

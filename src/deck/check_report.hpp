@@ -1,0 +1,35 @@
+#pragma once
+
+#include "deck/deck.hpp"
+
+#include <cstdint>
+#include <string>
+
+namespace konclave {
+
+struct ParameterCount {
+  std::int64_t total = 0;
+  std::int64_t active = 0;  ///< those that one token meets: top_k of the experts
+};
+
+/// Parameters of a model, counted by formula. Per layer, with D the size of a head, Nkv key heads:
+///   attention  2 H N D + 2 H Nkv D, bias (N + 2 Nkv) D, q/k norm 2 D;   norms 2 H
+///   dense MLP  3 H F;   MoE  E H + E * 3 H F
+/// and V H for the embedding, H for the last norm, V H for a head of its own.
+ParameterCount count_parameters(const ModelDefinition& definition);
+
+/// Bytes that a model and its optimizer take on one rank, without activations.
+struct StateBytes {
+  std::int64_t weights = 0, gradients = 0;
+  std::int64_t master_weights = 0;  ///< fp32 copy of bf16 weights
+  std::int64_t moments = 0;
+
+  std::int64_t total() const { return weights + gradients + master_weights + moments; }
+};
+StateBytes count_state_bytes(std::int64_t parameters, DType compute);
+
+/// What `konclave check` prints: the effective deck, and below it, as comments of it, the numbers
+/// that follow: parameters, tokens and micro-batches of a step, MoE layers, memory.
+std::string check_report(const Deck& deck);
+
+}  // namespace konclave

@@ -1,0 +1,263 @@
+#include "deck/entries.hpp"
+
+namespace konclave::deck {
+namespace {
+
+constexpr double kMostSteps = 1e12;
+constexpr double kLargestExtent = 1 << 24;
+
+/// A key that makes the model what it is.
+Entry& define(Schema& schema, const char* name, Form form, const char* meaning) {
+  return schema.key(name, std::move(form), meaning).defines_model();
+}
+
+void declare_run(Schema& schema, RunConfig& run) {
+  schema.section("run", "The run: its name, its folder, how long it lasts.");
+  schema.key("name", name_form(run.name),
+             "Name of the run; its folder is OUT/NAME, OUT being run.out.");
+  schema.key("out", text_form(run.out),
+             "Folder of runs. A relative one starts at the current directory.");
+  schema.key("seed", integer_form(run.seed, at_least(0)),
+             "Seed of all random numbers: weights at start and order of data.");
+  schema
+      .key("steps", integer_form(run.steps, between(1, kMostSteps)),
+           "Optimizer steps of the whole run, resumed parts included.")
+      .unit("steps")
+      .need(Need::training);
+  schema.key("resume", input_path_form(run.resume, {"auto", "never"}),
+             "Where to go on from: the newest good checkpoint of the run, nothing, or the "
+             "checkpoint at this path.");
+  schema
+      .key("time_limit", duration_form(run.time_limit),
+           "Time after which a checkpoint is saved and the run ends with exit code 75, the save "
+           "included; 0 sets no limit.")
+      .unit("seconds");
+}
+
+void declare_model(Schema& schema, ModelConfig& model) {
+  const auto extent = between(1, kLargestExtent), extent_or_default = between(0, kLargestExtent);
+  schema.section("model", "The decoder: embedding, attention, dense MLP layers, head.");
+  define(schema, "vocab_size", integer_form(model.vocab_size, extent),
+         "Tokens in the vocabulary, rows of embedding and head.")
+      .unit("tokens")
+      .need(Need::always);
+  define(schema, "sequence_length", integer_form(model.sequence_length, extent),
+         "Length of a training sequence.")
+      .unit("tokens")
+      .need(Need::always);
+  define(schema, "hidden_size", integer_form(model.hidden_size, extent),
+         "Width of the residual stream.")
+      .need(Need::always);
+  define(schema, "num_layers", integer_form(model.num_layers, between(1, 4096)),
+         "Transformer layers, dense and MoE together.")
+      .need(Need::always);
+  define(schema, "num_heads", integer_form(model.num_heads, between(1, 4096)),
+         "Query heads of attention.")
+      .need(Need::always);
+  define(schema, "num_kv_heads", integer_form(model.num_kv_heads, between(0, 4096)),
+         "Key and value heads (grouped-query attention); 0 takes model.num_heads.");
+  define(schema, "head_dim", integer_form(model.head_dim, between(0, 4096)),
+         "Size of a head; 0 takes model.hidden_size / model.num_heads.");
+  define(schema, "ffn_hidden_size", integer_form(model.ffn_hidden_size, extent_or_default),
+         "Hidden size of the SwiGLU MLP of dense layers.");
+  define(schema, "norm_eps", number_form(model.norm_eps, above(0)),
+         "Added to the mean square in RMSNorm.");
+  define(schema, "rope_theta", number_form(model.rope_theta, above(0)),
+         "Base of the rotary position embedding's wavelengths.");
+  define(schema, "qk_norm", bool_form(model.qk_norm),
+         "RMSNorm of each query and key head before the rotary embedding.");
+  define(schema, "qkv_bias", bool_form(model.qkv_bias),
+         "Bias in the query, key and value projections.");
+  define(schema, "tie_embeddings", bool_form(model.tie_embeddings),
+         "Head and embedding share one matrix.");
+  define(schema, "init_std", number_form(model.init_std, above(0)),
+         "Standard deviation of the weights at start.");
+}
+
+void declare_rope_scaling(Schema& schema, RopeScaling& scaling) {
+  schema.section("model.rope_scaling",
+                 "How rotary positions are stretched beyond the length that a model was first "
+                 "trained at; names and formulas are those of Hugging Face.");
+  define(schema, "type", choice_form(scaling.type, {"none", "linear", "llama3", "yarn"}),
+         "Kind of stretching.")
+      .need(Need::with_section);
+  define(schema, "factor", number_form(scaling.factor, at_least(1)), "New length over old length.");
+  define(schema, "original_max_position_embeddings",
+         number_form(scaling.original_max_position_embeddings, at_least(0)),
+         "The old length; for llama3 and yarn.")
+      .unit("tokens");
+  define(schema, "low_freq_factor", number_form(scaling.low_freq_factor, above(0)),
+         "llama3: wavelengths above the old length over this are stretched in full.");
+  define(schema, "high_freq_factor", number_form(scaling.high_freq_factor, above(0)),
+         "llama3: wavelengths below the old length over this are kept.");
+  define(schema, "beta_fast", number_form(scaling.beta_fast, above(0)),
+         "yarn: dimensions that turn more often than this over the old length are kept.");
+  define(schema, "beta_slow", number_form(scaling.beta_slow, above(0)),
+         "yarn: dimensions that turn less often than this are stretched in full.");
+  define(schema, "attention_factor", number_form(scaling.attention_factor, at_least(0)),
+         "yarn: factor on cosine and sine; 0 takes 0.1 ln(factor) + 1.");
+}
+
+void declare_moe(Schema& schema, MoeConfig& moe, const ModelConfig& model) {
+  schema.section("moe", "Mixture-of-Experts layers: experts, router, balance.");
+  define(schema, "num_experts", integer_form(moe.num_experts, between(0, 4096)),
+         "Experts of each MoE layer in the whole model; 0 makes every layer dense.")
+      .need(Need::with_section);
+  define(schema, "top_k", integer_form(moe.top_k, between(1, 4096)),
+         "Experts that each token is sent to.");
+  define(schema, "ffn_hidden_size", integer_form(moe.ffn_hidden_size, between(0, kLargestExtent)),
+         "Hidden size of the SwiGLU MLP of one expert.");
+  define(schema, "layer_frequency", layer_frequency_form(moe.layer_frequency, model.num_layers),
+         "Which layers are MoE layers: with an integer n layer i is one when i is a multiple "
+         "of n, counted from 0; a list has a 1 for each MoE layer and a 0 for each dense one.");
+  define(schema, "pre_softmax", bool_form(moe.pre_softmax),
+         "Softmax over all experts before the choice, instead of over the chosen ones after "
+         "it.");
+  schema
+      .key("window", window_form(moe.window),
+           "Routing window: consecutive sequences over which balance is counted. "
+           "\"microbatch\" counts over the whole micro-batch, and then results depend on "
+           "batch.micro_size.")
+      .unit("sequences");
+  schema.key("balancing", balancing_form(moe.balancing),
+             "What keeps the load of the experts even.");
+  schema.key("aux_loss_coefficients", coefficients_form(moe.aux_loss_coefficients),
+             "Coefficient of each loss that moe.balancing lists.");
+  schema.key("z_loss_coefficient", number_form(moe.z_loss_coefficient, at_least(0)),
+             "Coefficient of the router's z-loss, the mean square of the log-sum-exp of its "
+             "logits.");
+}
+
+void declare_batch(Schema& schema, BatchConfig& batch) {
+  schema.section("batch", "How a step's sequences are cut.");
+  schema
+      .key("global_size", integer_form(batch.global_size, between(1, kLargestExtent)),
+           "Sequences of one optimizer step, all ranks together.")
+      .unit("sequences")
+      .need(Need::training);
+  schema
+      .key("micro_size", integer_form(batch.micro_size, between(1, kLargestExtent)),
+           "Sequences of one forward and backward pass.")
+      .unit("sequences");
+}
+
+void declare_optimizer(Schema& schema, OptimizerConfig& optimizer) {
+  const auto steps = between(0, kMostSteps);
+  schema.section("optimizer", "AdamW with decoupled weight decay, and the learning rate.");
+  schema.key("lr", number_form(optimizer.lr, above(0)), "Highest learning rate.");
+  schema.key("min_lr", number_form(optimizer.min_lr, at_least(0)),
+             "Learning rate at the end of the decay.");
+  schema.key("betas", betas_form(optimizer.betas),
+             "Decay rates of the first and the second moment.");
+  schema.key("eps", number_form(optimizer.eps, above(0)),
+             "Added to the root of the second moment.");
+  schema.key("weight_decay", number_form(optimizer.weight_decay, at_least(0)),
+             "Weight decay per step, times the learning rate.");
+  schema.key("decay", choice_form(optimizer.decay, {"matrices", "all"}),
+             "What is decayed: matrices alone, or norms and biases too.");
+  schema.key("clip_norm", number_form(optimizer.clip_norm, at_least(0)),
+             "Largest norm of all gradients together; 0 does not clip.");
+  schema.key("schedule", choice_form(optimizer.schedule, {"cosine", "linear", "wsd", "constant"}),
+             "Course of the learning rate after the warm-up; wsd stays high and falls at the end.");
+  schema
+      .key("warmup_steps", integer_form(optimizer.warmup_steps, steps),
+           "Steps over which the learning rate rises linearly from 0.")
+      .unit("steps");
+  schema
+      .key("decay_steps", integer_form(optimizer.decay_steps, steps),
+           "Steps over which the learning rate falls to optimizer.min_lr. cosine and linear: "
+           "after the warm-up, 0 to the end of the run; wsd: at the end of the run, 0 takes a "
+           "tenth of it.")
+      .unit("steps");
+}
+
+void declare_precision(Schema& schema, DType& compute) {
+  schema.section("precision", "Number formats.");
+  define(schema, "compute", dtype_form(compute),
+         "Type of weights and activations. bf16 keeps fp32 master weights, gradients and moments; "
+         "fp64 is for verification.");
+}
+
+void declare_data(Schema& schema, DataConfig& data, EvalConfig& eval) {
+  schema.section("data", "What is trained on.");
+  schema.key("kind", choice_form(data.kind, {"text", "tokens"}),
+             "Plain text, or safetensors files with input_ids (N,S) and optional labels.");
+  schema
+      .key("files", input_files_form(data.files),
+           "Paths and globs. A relative one starts at the folder of the deck that names it when "
+           "it exists there, else at the current directory.")
+      .need(Need::training);
+  schema.key("tokenizer", choice_form(data.tokenizer, {"bytes"}),
+             "How text becomes tokens: one token for each byte. For kind \"text\".");
+  schema.key("split", number_form(data.split, {.low = 0, .high = 1, .low_is_out = true}),
+             "Share of each file that is trained on; the rest is held out for validation. For kind "
+             "\"text\".");
+  schema.key("shuffle", bool_form(data.shuffle),
+             "Sequences in a random order, another one in each epoch.");
+
+  schema.section("eval", "Validation during training.");
+  schema
+      .key("interval", integer_form(eval.interval, between(0, kMostSteps)),
+           "Steps from one validation to the next; 0 never validates.")
+      .unit("steps");
+  schema
+      .key("steps", integer_form(eval.steps, between(0, kMostSteps)),
+           "Held-out global batches of one validation; 0 takes all.")
+      .unit("global batches");
+}
+
+void declare_output(Schema& schema, Deck& deck) {
+  CheckpointConfig& checkpoint = deck.checkpoint;
+  schema.section("checkpoint", "What is saved, and what is loaded at start.");
+  schema.key("folder", text_form(checkpoint.folder),
+             "Folder of checkpoints; empty takes OUT/NAME/checkpoints.");
+  schema
+      .key("interval", integer_form(checkpoint.interval, between(0, kMostSteps)),
+           "Steps from one checkpoint to the next; 0 saves at the end only.")
+      .unit("steps");
+  schema.key("keep", integer_form(checkpoint.keep, between(1, 1e9)),
+             "Newest checkpoints that stay.");
+  schema
+      .key("keep_every", integer_form(checkpoint.keep_every, between(0, kMostSteps)),
+           "Checkpoints of a multiple of this step stay for good; 0 for none.")
+      .unit("steps");
+  schema.key("load", input_path_form(checkpoint.load, {}),
+             "Weights to start from: a checkpoint or a Hugging Face folder. A checkpoint of this "
+             "run that run.resume finds comes first.");
+
+  LogConfig& log = deck.log;
+  schema.section("log", "What is shown while training.");
+  schema
+      .key("interval", integer_form(log.interval, between(1, kMostSteps)),
+           "Steps from one line of progress to the next.")
+      .unit("steps");
+  schema.key("progress", choice_form(log.progress, {"auto", "bar", "lines", "none"}),
+             "Form of progress; auto shows a bar on a terminal and lines elsewhere.");
+  schema.key("sample_prompt", text_form(log.sample_prompt),
+             "At the end the model continues this text; empty for no sample.");
+
+  BackendConfig& backends = deck.backends;
+  schema.section("backends",
+                 "Backend to insist on for each operation; \"auto\" takes the first one built that "
+                 "can run the problem.");
+  schema.key("gemm", text_form(backends.gemm), "Matrix products.");
+  schema.key("grouped_gemm", text_form(backends.grouped_gemm),
+             "Matrix products of all local experts in one call.");
+  schema.key("attention", text_form(backends.attention), "Causal grouped-query attention.");
+}
+
+}  // namespace
+
+void declare_entries(Schema& schema, Deck& deck) {
+  declare_run(schema, deck.run);
+  declare_model(schema, deck.definition.model);
+  declare_rope_scaling(schema, deck.definition.model.rope_scaling);
+  declare_moe(schema, deck.definition.moe, deck.definition.model);
+  declare_batch(schema, deck.batch);
+  declare_optimizer(schema, deck.optimizer);
+  declare_precision(schema, deck.definition.compute);
+  declare_data(schema, deck.data, deck.eval);
+  declare_output(schema, deck);
+}
+
+}  // namespace konclave::deck

@@ -1,0 +1,162 @@
+#include "deck/later.hpp"
+
+#include "base/text.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace konclave::deck {
+namespace {
+
+using Spellings = std::vector<std::string>;
+
+const Spellings kOff = {"false"};
+const Spellings kOne = {"1"};
+const Spellings kNone = {"0"};
+
+std::vector<LaterKey> model_keys() {
+  std::vector<LaterKey> keys;
+  for (const char* name :
+       {"q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"}) {
+    keys.push_back({std::string("model.mla.") + name, {}, "multi-head latent attention"});
+  }
+  return keys;
+}
+
+std::vector<LaterKey> moe_keys() {
+  const std::string capacity = "dropping tokens over an expert's capacity";
+  const std::string bias = "balancing without a loss by a bias on the choice of experts";
+  return {
+      {"moe.shared_ffn_hidden_size", kNone, "a shared expert"},
+      {"moe.shared_gate", kOff, "the gate of a shared expert"},
+      {"moe.score_function", {"\"softmax\""}, "the sigmoid router"},
+      {"moe.num_groups", {"0", "1"}, "the choice of experts by groups"},
+      {"moe.group_top_k", {"0", "1"}, "the choice of experts by groups"},
+      {"moe.scaling_factor", kOne, "scaling of the routing weights"},
+      {"moe.expert_bias", kOff, bias},
+      {"moe.expert_bias_update_rate", {"0", "0.001"}, bias},
+      {"moe.input_jitter", kNone, "jitter on the router's input"},
+      {"moe.router_dtype", {"\"fp32\""}, "a router in another type than fp32"},
+      {"moe.force_load_balancing", kOff, "random routing for measurements"},
+      {"moe.force_bias", {"0", "false"}, "biased random routing for measurements"},
+      {"moe.replay", {"false", "\"\""}, "replay of recorded routing"},
+      {"moe.capacity_factor", kNone, capacity},
+      {"moe.pad_to_capacity", kOff, capacity},
+      {"moe.drop_policy", {"\"probs\"", "\"position\""}, capacity},
+      {"moe.receive_budget", kNone, "a bound on the tokens that a rank receives"},
+      {"moe.dispatcher", {"\"alltoall\"", "\"allgather\""}, "another dispatcher"},
+      {"moe.global_aux_counts", {"\"previous\"", "\"running\""}, "the global auxiliary loss"},
+  };
+}
+
+std::vector<LaterKey> parallel_keys() {
+  return {
+      {"parallel.tp", kOne, "tensor parallelism"},
+      {"parallel.sp", kOff, "sequence parallelism"},
+      {"parallel.cp", kOne, "context parallelism"},
+      {"parallel.cp_comm",
+       {"\"ring\"", "\"all_gather\"", "\"a2a\""},
+       "another form of context-parallel communication"},
+      {"parallel.pp", kOne, "pipeline parallelism"},
+      {"parallel.vpp", kOne, "the interleaved pipeline"},
+      {"parallel.ep", kOne, "expert parallelism"},
+      {"parallel.etp", kOne, "tensor parallelism of experts"},
+      {"parallel.order", {"\"tp-cp-ep-dp-pp\""}, "another order of ranks"},
+      {"parallel.layout", {"\"\""}, "a pipeline layout"},
+      {"parallel.distributed_optimizer", kOff, "the optimizer sharded over data-parallel ranks"},
+      {"parallel.overlap_grad_reduce", kOff, "overlap of gradient reduction"},
+      {"parallel.overlap_param_gather", kOff, "overlap of parameter gathering"},
+      {"parallel.overlap_tp", kOff, "overlap of tensor-parallel communication"},
+      {"parallel.overlap_ep", kOff, "overlap of expert-parallel communication"},
+      {"parallel.grad_reduce", {"\"ordered\""}, "another reduction of gradients"},
+      {"parallel.grad_wire", {"\"fp32\""}, "gradients sent in bf16"},
+  };
+}
+
+std::vector<LaterKey> other_keys() {
+  const std::string recompute = "recomputation of activations";
+  return {
+      {"optimizer.moments", {"\"fp32\""}, "moments in bf16"},
+      {"precision.fp8", {"\"off\""}, "FP8"},
+      {"precision.fp8_format", {"\"e4m3\"", "\"hybrid\""}, "FP8"},
+      {"recompute.granularity", {"\"none\""}, recompute},
+      {"recompute.modules", {"[]"}, recompute},
+      {"recompute.method", {"\"uniform\"", "\"block\""}, recompute},
+      {"recompute.layers", kNone, recompute},
+      {"data.weights", {"[]"}, "a weighted blend of data"},
+      {"checkpoint.async", kOff, "saving while training goes on"},
+      {"checkpoint.files_per_node", {"0", "1"}, "a checkpoint in several files"},
+      {"checkpoint.writer", {"\"files\""}, "collective writing of checkpoints"},
+      {"fault.nan_budget", kNone, "going on after a loss that is not a number"},
+      {"fault.step_timeout", kNone, "the watchdog on the time of a step"},
+      {"log.per_layer", kOff, "metrics per layer"},
+      {"log.tensorboard", kOff, "TensorBoard events"},
+      {"log.trace_steps", {"[]", "0"}, "the trace of a step"},
+  };
+}
+
+std::string leave_it(const Spellings& neutral) {
+  return neutral.empty() ? "leave it out" : "leave it at " + join(neutral, " or ");
+}
+
+}  // namespace
+
+const std::vector<LaterKey>& later_keys() {
+  static const std::vector<LaterKey> kKeys = [] {
+    std::vector<LaterKey> all;
+    for (const auto& part : {model_keys(), moe_keys(), parallel_keys(), other_keys()}) {
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    return all;
+  }();
+  return kKeys;
+}
+
+const LaterKey* find_later_key(std::string_view key) {
+  for (const LaterKey& later : later_keys()) {
+    if (later.key == key) return &later;
+  }
+  return nullptr;
+}
+
+const std::vector<LaterValue>& later_values() {
+  static const std::vector<LaterValue> kValues = {
+      {"moe.balancing", "seq_aux_loss", "the auxiliary loss per sequence under this name",
+       "use \"aux_loss\" with moe.window = 1, which counts per sequence"},
+      {"moe.balancing", "global_aux_loss", "the auxiliary loss over the global batch",
+       "use \"aux_loss\" or \"none\""},
+      {"moe.balancing", "sinkhorn", "Sinkhorn balancing", "use \"aux_loss\" or \"none\""},
+      {"batch.micro_size", "auto", "the planner that would choose the micro-batch",
+       "give a number of sequences"},
+      {"data.kind", "megatron", "reading of Megatron's .bin and .idx files",
+       "use \"text\" or \"tokens\""},
+      {"data.tokenizer", "*.model", "a SentencePiece tokenizer", "use \"bytes\""},
+      {"data.tokenizer", "*.json", "a Hugging Face tokenizer", "use \"bytes\""},
+  };
+  return kValues;
+}
+
+const LaterValue* find_later_value(std::string_view key, std::string_view value) {
+  for (const LaterValue& later : later_values()) {
+    if (later.key == key && matches_glob(later.value, value)) return &later;
+  }
+  return nullptr;
+}
+
+std::string refuse_later_key(const LaterKey& later, const std::string& text) {
+  for (const std::string& neutral : later.neutral) {
+    if (text == neutral || text == neutral + ".0") return "";
+  }
+  const bool is_auto = text == "\"auto\"" && later.key.starts_with("parallel.");
+  return fmt::format("{} = {}: {} is not available in this version; {}", later.key, text,
+                     is_auto ? "the planner that would choose it" : later.feature,
+                     leave_it(later.neutral));
+}
+
+std::string refuse_later_value(const LaterValue& later, const std::string& text) {
+  return fmt::format("{} = {}: {} is not available in this version; {}", later.key, text,
+                     later.feature, later.instead);
+}
+
+}  // namespace konclave::deck

@@ -1,0 +1,49 @@
+#include "deck/schema.hpp"
+
+#include "base/error.hpp"
+#include "deck/entries.hpp"
+#include "deck/rules.hpp"
+
+namespace konclave::deck {
+
+Schema::Schema(Deck& deck) {
+  declare_entries(*this, deck);
+  declare_rules(*this, deck);
+}
+
+void Schema::section(std::string name, std::string meaning) {
+  sections_.push_back({std::move(name), std::move(meaning), {}});
+}
+
+Entry& Schema::key(std::string name, Form form, std::string meaning) {
+  Section& section = sections_.back();
+  return section.entries.emplace_back(section.name + "." + name, std::move(form),
+                                      std::move(meaning));
+}
+
+void Schema::rule(DeckUse use, std::vector<std::string> keys, std::string sentence,
+                  std::function<bool()> holds) {
+  for (const std::string& key : keys) require(find(key) != nullptr, "rule of no key: " + key);
+  rules_.push_back({use, std::move(keys), std::move(sentence), std::move(holds)});
+}
+
+const Entry* Schema::find(std::string_view key) const {
+  for (const Section& section : sections_) {
+    for (const Entry& entry : section.entries) {
+      if (entry.key() == key) return &entry;
+    }
+  }
+  return nullptr;
+}
+
+std::string section_of(std::string_view key) {
+  const std::size_t dot = key.rfind('.');
+  return std::string(key.substr(0, dot == std::string_view::npos ? 0 : dot));
+}
+
+std::string leaf_of(std::string_view key) {
+  const std::size_t dot = key.rfind('.');
+  return std::string(key.substr(dot == std::string_view::npos ? 0 : dot + 1));
+}
+
+}  // namespace konclave::deck

@@ -1,0 +1,90 @@
+#pragma once
+
+#include "deck/deck.hpp"
+#include "deck/forms.hpp"
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace konclave::deck {
+
+/// When a key must be given.
+enum class Need {
+  optional,
+  with_section,  ///< as soon as another key of its section is given
+  training,      ///< for DeckUse::train
+  always
+};
+
+/// One key of the deck: the only place that knows its name, its field and its meaning.
+class Entry {
+ public:
+  Entry(std::string key, Form form, std::string meaning)
+      : key_(std::move(key)), form_(std::move(form)), meaning_(std::move(meaning)) {
+    default_text_ = form_.write();
+  }
+
+  Entry& unit(std::string text) { return unit_ = std::move(text), *this; }
+  Entry& need(Need need) { return need_ = need, *this; }
+  Entry& defines_model() { return defines_model_ = true, *this; }
+
+  const std::string& key() const { return key_; }
+  const Form& form() const { return form_; }
+  const std::string& meaning() const { return meaning_; }
+  const std::string& unit() const { return unit_; }
+  /// TOML spelling of the field before anything was read.
+  const std::string& default_text() const { return default_text_; }
+  Need need() const { return need_; }
+  bool is_model_defining() const { return defines_model_; }
+
+ private:
+  std::string key_;
+  Form form_;
+  std::string meaning_, unit_, default_text_;
+  Need need_ = Need::optional;
+  bool defines_model_ = false;
+};
+
+/// A condition between keys, as a sentence that says what must hold.
+struct Rule {
+  DeckUse use;  ///< rules of `train` are left out for `model`
+  std::vector<std::string> keys;
+  std::string sentence;
+  std::function<bool()> holds;
+};
+
+/// All keys and rules, bound to the fields of one deck, which must outlive it.
+class Schema {
+ public:
+  explicit Schema(Deck& deck);
+  Schema(const Schema&) = delete;
+  Schema& operator=(const Schema&) = delete;
+
+  /// Starts a section; keys that follow belong to it.
+  void section(std::string name, std::string meaning);
+  Entry& key(std::string name, Form form, std::string meaning);
+  void rule(DeckUse use, std::vector<std::string> keys, std::string sentence,
+            std::function<bool()> holds);
+
+  struct Section {
+    std::string name, meaning;
+    std::vector<Entry> entries;
+  };
+  const std::vector<Section>& sections() const { return sections_; }
+  const std::vector<Rule>& rules() const { return rules_; }
+  /// The entry of a full key, or null.
+  const Entry* find(std::string_view key) const;
+
+ private:
+  std::vector<Section> sections_;
+  std::vector<Rule> rules_;
+};
+
+/// "moe" of "moe.top_k", "model.rope_scaling" of "model.rope_scaling.type", "" of "lr".
+std::string section_of(std::string_view key);
+/// "top_k" of "moe.top_k".
+std::string leaf_of(std::string_view key);
+
+}  // namespace konclave::deck

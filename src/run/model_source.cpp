@@ -1,0 +1,111 @@
+#include "run/model_source.hpp"
+
+#include <utility>
+
+#include "checkpoints/history.hpp"
+#include "checkpoints/hugging_face.hpp"
+#include "checkpoints/reader.hpp"
+#include "deck/deck.hpp"
+#include "deck/model_deck.hpp"
+
+namespace konclave {
+
+namespace {
+
+ModelDefinition with_overrides(const std::string& deck, const std::string& name,
+                               const std::vector<std::string>& overrides) {
+  return read_deck_text(deck, name, overrides, DeckUse::model).definition;
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  return TensorInfo{"", DType::fp32, shape}.shape_text();
+}
+
+/// The tensor of a parameter must be there and have its shape.
+void check_tensor(const ParameterSpec& wanted, const std::vector<std::int64_t>* found,
+                  const std::filesystem::path& folder) {
+  require(found != nullptr, folder.string() + " has no tensor " + wanted.name, ExitCode::input);
+  require(*found == wanted.shape,
+          folder.string() + ": tensor " + wanted.name + " is " + shape_text(*found) +
+              ", and the model wants " + shape_text(wanted.shape),
+          ExitCode::input);
+}
+
+class CheckpointSource final : public ModelSource {
+ public:
+  explicit CheckpointSource(Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {}
+
+  ModelDefinition definition(const std::vector<std::string>& overrides) const override {
+    return with_overrides(checkpoint_.deck(), deck_name(), overrides);
+  }
+  std::string tokenizer() const override {
+    return read_deck_text(checkpoint_.deck(), deck_name(), {}, DeckUse::model).data.tokenizer;
+  }
+  void load(ModelRunner& runner) const override {
+    runner.model().visit_parameters([&](const Parameter& parameter) {
+      const std::string name = kModelGroup + parameter.name();
+      const bool there = checkpoint_.has(name);
+      check_tensor(parameter.spec(), there ? &checkpoint_.info(name).shape : nullptr,
+                   checkpoint_.folder());
+      checkpoint_.read(runner.exec(), name, parameter.value());
+    });
+    runner.weights_changed();
+  }
+
+ private:
+  std::string deck_name() const { return (checkpoint_.folder() / kDeckFile).string(); }
+
+  Checkpoint checkpoint_;
+};
+
+class HuggingFaceSource final : public ModelSource {
+ public:
+  HuggingFaceSource(const std::filesystem::path& folder, int sequence_length)
+      : folder_(folder, sequence_length) {
+    for (const TensorInfo& info : folder_.tensors()) shapes_[info.name] = info.shape;
+  }
+
+  ModelDefinition definition(const std::vector<std::string>& overrides) const override {
+    const std::string name = folder_.folder().string();
+    return with_overrides(model_deck(folder_.definition(), name), name, overrides);
+  }
+  std::string tokenizer() const override { return "bytes"; }
+  void load(ModelRunner& runner) const override {
+    runner.model().visit_parameters([&](const Parameter& parameter) {
+      const auto found = shapes_.find(parameter.name());
+      check_tensor(parameter.spec(), found == shapes_.end() ? nullptr : &found->second,
+                   folder_.folder());
+      folder_.read(runner.exec(), parameter.name(), parameter.value());
+    });
+    runner.weights_changed();
+  }
+
+ private:
+  HfFolder folder_;
+  std::map<std::string, std::vector<std::int64_t>> shapes_;
+};
+
+}  // namespace
+
+Checkpoint open_checkpoint(const std::filesystem::path& path) {
+  if (std::filesystem::exists(path / kManifestFile)) return Checkpoint::open(path);
+  const std::filesystem::path inner = path / "checkpoints";
+  std::string damage;
+  auto found = newest_good(std::filesystem::is_directory(inner) ? inner : path,
+                           [&](const std::string& text) { damage += "; " + text; });
+  require(found.has_value(),
+          path.string() + " is no checkpoint and holds no good one" + damage, ExitCode::input);
+  return *std::move(found);
+}
+
+std::unique_ptr<ModelSource> ModelSource::open(const std::filesystem::path& path,
+                                               int sequence_length) {
+  require(std::filesystem::is_directory(path), "there is no folder " + path.string(),
+          ExitCode::input);
+  if (std::filesystem::exists(path / "config.json")) {
+    return std::make_unique<HuggingFaceSource>(path, sequence_length);
+  }
+  return std::make_unique<CheckpointSource>(open_checkpoint(path));
+}
+
+}  // namespace konclave

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "checkpoints/reader.hpp"
+#include "model/config.hpp"
+#include "train/trainer.hpp"
+
+namespace konclave {
+
+/// Weights to use: a Konclave checkpoint, a run's folder or its checkpoints folder (the newest good
+/// one is taken), or a Hugging Face folder.
+class ModelSource {
+ public:
+  virtual ~ModelSource() = default;
+
+  /// Throws Error(input) when there is nothing of the kind at `path`. `sequence_length` is the one
+  /// that a Hugging Face model is wanted for; 0 takes the model's own maximum.
+  static std::unique_ptr<ModelSource> open(const std::filesystem::path& path,
+                                           int sequence_length = 0);
+
+  /// The model, with "section.key=value" overrides.
+  virtual ModelDefinition definition(const std::vector<std::string>& overrides) const = 0;
+  /// Name of the tokenizer that goes with it.
+  virtual std::string tokenizer() const = 0;
+  /// Fills the runner's weights and prepares them. Throws Error(input) naming tensor and file when
+  /// one is missing or has another shape.
+  virtual void load(ModelRunner& runner) const = 0;
+};
+
+/// The checkpoint at `path`, or the newest good one of a run's folder or its checkpoints folder.
+Checkpoint open_checkpoint(const std::filesystem::path& path);
+
+}  // namespace konclave

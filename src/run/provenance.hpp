@@ -1,0 +1,16 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "ops/op_table.hpp"
+
+namespace konclave {
+
+/// What a result depends on besides the deck: versions, build, place, command line, environment
+/// variables that steer libraries and batch systems.
+nlohmann::json provenance(const std::vector<std::string>& command_line,
+                          const std::vector<BackendChoice>& choices);
+
+}  // namespace konclave

@@ -1,0 +1,98 @@
+#include "run/report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "base/text.hpp"
+#include "deck/check_report.hpp"
+#include "model/flops.hpp"
+#include "tensor/host_copy.hpp"
+
+namespace konclave {
+
+namespace {
+
+bool all_finite(const ExecSpace& exec, const AnyIn& view) {
+  const std::vector<double> values = to_doubles(exec, view);
+  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
+}
+
+}  // namespace
+
+std::vector<std::string> describe_model(const ModelDefinition& definition) {
+  const ParameterCount parameters = count_parameters(definition);
+  int moe_layers = 0;
+  for (int layer = 0; layer < definition.model.num_layers; ++layer) {
+    moe_layers += definition.is_moe_layer(layer) ? 1 : 0;
+  }
+  std::string text = fmt::format(
+      "model: {:.2f} M parameters, {:.2f} M for a token, {} layers",
+      static_cast<double>(parameters.total) / 1e6, static_cast<double>(parameters.active) / 1e6,
+      definition.model.num_layers);
+  if (moe_layers > 0) {
+    text += fmt::format(" ({} with {} experts, top-{})", moe_layers, definition.moe.num_experts,
+                        definition.moe.top_k);
+  }
+  text += fmt::format(", {}, {:.1f} MFLOP a token", name_of(definition.compute),
+                      training_flops_per_token(definition) / 1e6);
+  return {text};
+}
+
+std::vector<std::string> describe_backends(const std::vector<BackendChoice>& choices) {
+  // A model has many shapes and few reasons: one line for each operation, backend and reason.
+  std::map<std::string, std::set<std::string>> reasons;
+  std::vector<std::string> order;
+  for (const BackendChoice& choice : choices) {
+    const std::string who = choice.operation + ": " + choice.backend;
+    if (!reasons.contains(who)) order.push_back(who);
+    reasons[who].insert(choice.refusals.begin(), choice.refusals.end());
+  }
+  std::vector<std::string> lines;
+  for (const std::string& who : order) {
+    const std::vector<std::string> why(reasons[who].begin(), reasons[who].end());
+    lines.push_back("backend of " + who + (why.empty() ? "" : " (" + join(why, "; ") + ")"));
+  }
+  return lines;
+}
+
+std::vector<std::string> describe_summary(const RunSummary& summary, const MemoryAccount& memory) {
+  std::vector<std::string> lines;
+  const auto row = [&](const std::string& name, const std::string& value) {
+    lines.push_back(fmt::format("  {:<22}{}", name, value));
+  };
+  row("steps", fmt::format("{} ({} now)", summary.steps, summary.steps_now));
+  row("tokens", fmt::format("{}", summary.tokens));
+  row("time", format_duration(summary.seconds));
+  if (summary.steps_now > 0) row("loss", fmt::format("{:.4f}", summary.loss));
+  if (summary.validation_loss >= 0) {
+    row("validation loss", fmt::format("{:.4f} (perplexity {:.2f})", summary.validation_loss,
+                                       std::exp(summary.validation_loss)));
+    if (summary.unigram_entropy > 0) {
+      row("of unigram entropy", fmt::format("{:.2f} ({:.4f} nats)",
+                                            summary.validation_loss / summary.unigram_entropy,
+                                            summary.unigram_entropy));
+    }
+  }
+  for (int use = 0; use < kMemoryClasses; ++use) {
+    const auto kind = static_cast<MemoryClass>(use);
+    row("memory: " + std::string(name_of(kind)), format_bytes(memory.peak(kind)));
+  }
+  return lines;
+}
+
+std::vector<std::string> find_not_finite(ModelRunner& runner) {
+  std::vector<std::string> lines;
+  runner.model().visit_parameters([&](const Parameter& parameter) {
+    const bool value = all_finite(runner.exec(), parameter.value());
+    const bool gradient = all_finite(runner.exec(), parameter.grad());
+    if (!value) lines.push_back("not finite: values of " + parameter.name());
+    if (!gradient) lines.push_back("not finite: gradient of " + parameter.name());
+  });
+  return lines;
+}
+
+}  // namespace konclave

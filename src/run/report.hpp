@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "run/generation.hpp"
+#include "train/trainer.hpp"
+
+namespace konclave {
+
+/// What the log of a run says at its start and end, as lines.
+
+std::vector<std::string> describe_model(const ModelDefinition& definition);
+
+/// Which backend runs each operation, once for each set of refusals, and why the better ones do
+/// not.
+std::vector<std::string> describe_backends(const std::vector<BackendChoice>& choices);
+
+struct RunSummary {
+  std::int64_t steps = 0, steps_now = 0, tokens = 0;
+  double seconds = 0, loss = 0;
+  double validation_loss = -1;  ///< below 0: none
+  double unigram_entropy = 0;   ///< of the held-out text; 0: none
+};
+std::vector<std::string> describe_summary(const RunSummary& summary, const MemoryAccount& memory);
+
+/// The parameters whose values or gradients have a NaN or an infinity, in the model's order.
+std::vector<std::string> find_not_finite(ModelRunner& runner);
+
+}  // namespace konclave

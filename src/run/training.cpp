@@ -1,0 +1,15 @@
+#include "run/training.hpp"
+
+#include <utility>
+
+#include "run/training_run.hpp"
+
+namespace konclave {
+
+ExitCode train(const Deck& deck, OpTable backends, const std::vector<std::string>& command_line,
+               spdlog::logger& log) {
+  TrainingRun run(deck, std::move(backends), command_line, log);
+  return run.run();
+}
+
+}  // namespace konclave

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include <spdlog/logger.h>
+
+#include "data/corpus.hpp"
+#include "data/sampler.hpp"
+#include "deck/deck.hpp"
+#include "run/progress.hpp"
+#include "run/run_folder.hpp"
+#include "run/saved_run.hpp"
+#include "run/signals.hpp"
+#include "train/trainer.hpp"
+
+namespace konclave {
+
+/// The training loop: steps, metrics, validation, checkpoints, and when to stop.
+class TrainingRun {
+ public:
+  TrainingRun(const Deck& deck, OpTable backends, const std::vector<std::string>& command_line,
+              spdlog::logger& log);
+
+  /// See train() in run/training.hpp.
+  ExitCode run();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void start();
+  void log_start();
+  /// Steps until the end or until there is a reason to stop.
+  ExitCode loop();
+  StepMetrics take_step();
+  void write_metrics(const StepMetrics& metrics, double seconds, double validation_loss);
+  /// Mean loss over held-out data; below 0 when there is none.
+  double validate();
+  bool validation_due() const;
+  std::vector<HostMicroBatch> next_batch() const;
+
+  /// At an interval: a failure is reported, and the run goes on to the next interval.
+  void save_at_interval();
+  /// The last save of this process: throws Error(io) when it fails.
+  void save_last();
+  void save();
+  bool out_of_time() const;
+  double seconds_running() const;
+
+  void finish();
+  void show_sample();
+  ExitCode stop_for_numerics(const StepMetrics& metrics);
+
+  const Deck& deck_;
+  spdlog::logger& log_;
+  StopSignals signals_;
+  Clock::time_point started_;
+  Corpus corpus_;
+  RunFolder folder_;
+  ModelRunner runner_;
+  Trainer trainer_;
+  Sampler sampler_;
+  Progress progress_;
+  nlohmann::json provenance_;
+  std::vector<std::string> command_line_;
+  RunState state_;
+  std::int64_t saved_step_ = -1, first_step_ = 0;
+  double last_loss_ = 0, validation_loss_ = -1;
+  double step_seconds_ = 0, save_seconds_ = 0;  ///< of late, for the time limit and what is left
+};
+
+}  // namespace konclave

@@ -1,0 +1,110 @@
+"""The run's folder: one writer, and what a full disk does to its checkpoints."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+import harness
+
+FAST = ("run.steps=100000", "checkpoint.interval=0")
+
+
+class Lock(harness.Case):
+    def test_second_writer_leaves_with_69(self):
+        first = self.start("train", harness.TINY / "moe.toml", "run.name=one", "run.out=runs",
+                           "log.progress=none", *FAST)
+        deadline = time.monotonic() + 60
+        while not (self.run_folder("one") / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        output = self.train("moe.toml", "one", *FAST, code=69)
+        self.assertIn(str(first.pid), output)
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        self.train("moe.toml", "one", "run.steps=2", "optimizer.warmup_steps=1")
+
+    def test_a_fresh_heartbeat_of_another_host_counts(self):
+        self.run_folder("one").mkdir(parents=True)
+        lock = self.run_folder("one") / "lock"
+        lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "job": "77"}))
+        self.assertIn("elsewhere", self.train("moe.toml", "one", code=69))
+        old = time.time() - 1000
+        os.utime(lock, (old, old))
+        self.train("moe.toml", "one", "run.steps=2", "optimizer.warmup_steps=1")
+
+    def test_what_is_in_it(self):
+        self.train("moe.toml", "one", "run.steps=4", "optimizer.warmup_steps=1", "eval.interval=2")
+        folder = self.run_folder("one")
+        provenance = json.loads((folder / "provenance.json").read_text())
+        self.assertEqual(provenance["ranks"][0]["rank"], 0)
+        self.assertIn("# command line", (folder / "deck.toml").read_text())
+        self.assertEqual([line["step"] for line in self.metrics("one")], [1, 2, 3, 4])
+        self.assertIn("val_loss", self.metrics("one")[1])
+        self.assertNotIn("val_loss", self.metrics("one")[0])
+        # The stored deck trains the same run again.
+        self.run_program("train", folder / "deck.toml", "run.name=two", "log.progress=none")
+        self.assertEqual(self.lasting_metrics("one"), self.lasting_metrics("two"))
+
+
+class FullDisk(harness.Case):
+    """Needs root for a small file system of its own (see main below)."""
+
+    def setUp(self):
+        super().setUp()
+        self.disk = harness.pathlib.Path(os.environ["KONCLAVE_SMALL_DISK"])
+        self.checkpoints = self.disk / self.id().split(".")[-1]
+        self.filler = self.disk / "filler"
+        self.addCleanup(self.filler.unlink, missing_ok=True)
+
+    def fill(self):
+        free = os.statvfs(self.disk)
+        self.filler.write_bytes(b"x" * (free.f_bavail * free.f_frsize - 64 * 1024))
+
+    def overrides(self, *more):
+        return (f"checkpoint.folder={self.checkpoints}", "optimizer.warmup_steps=1", *more)
+
+    def saved(self):
+        return sorted(name for name in os.listdir(self.checkpoints) if not name.startswith("latest"))
+
+    def test_interval_goes_on_and_last_save_exits_74(self):
+        self.train("moe.toml", "full", *self.overrides("run.steps=4"))
+        self.assertEqual(self.saved(), ["step-00000004"])
+        self.fill()
+        output = self.train("moe.toml", "full",
+                            *self.overrides("run.steps=12", "checkpoint.interval=3"), code=74)
+        self.assertIn("no checkpoint at step 6", output)
+        self.assertIn("no checkpoint at step 9", output)
+        self.assertIn("No space left", output)
+        self.assertEqual(self.saved(), ["step-00000004"])
+        self.run_program("inspect", self.checkpoints / "step-00000004", "--verify")
+
+    def test_space_that_comes_back_is_used(self):
+        self.train("moe.toml", "full", *self.overrides("run.steps=4"))
+        self.fill()
+        self.train("moe.toml", "full", *self.overrides("run.steps=6"), code=74)
+        self.filler.unlink()
+        self.train("moe.toml", "full", *self.overrides("run.steps=6"))
+        self.assertIn("step-00000006", self.saved())
+
+
+def main():
+    """Starts itself again in a mount namespace with a file system of 4 MB."""
+    if "KONCLAVE_SMALL_DISK" in os.environ:
+        unittest.main()
+    mount = ('set -e; d=$(mktemp -d); trap "umount $d; rmdir $d" EXIT; '
+             'mount -t tmpfs -o size=4m,mode=700 tmpfs "$d"; KONCLAVE_SMALL_DISK=$d "$@"')
+    command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", mount, "_",
+               sys.executable, *sys.argv]
+    probe = subprocess.run(command[:6] + [mount, "_", "true"], capture_output=True, text=True)
+    if probe.returncode == 0:
+        sys.exit(subprocess.run(command).returncode)
+    print(f"SKIPPED: the full-disk tests need root for a small file system ({probe.stderr.strip()})")
+    unittest.main(defaultTest="Lock", exit=False)
+    sys.exit(harness.SKIPPED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+#include "deck/later.hpp"
+#include "deck/schema.hpp"
+#include "small_deck.hpp"
+
+namespace konclave {
+namespace {
+
+TEST(DeckLaterKeys, AreAcceptedAtValuesThatChangeNothing) {
+  for (const deck::LaterKey& later : deck::later_keys()) {
+    for (const std::string& neutral : later.neutral) {
+      EXPECT_EQ(errors_of_small({later.key + "=" + neutral}), "") << later.key;
+    }
+  }
+  EXPECT_EQ(errors_of_small({"moe.scaling_factor=1.0"}), "");
+}
+
+TEST(DeckLaterKeys, AreRefusedAtOthersWithTheFeature) {
+  for (const deck::LaterKey& later : deck::later_keys()) {
+    const std::string errors = errors_of_small({later.key + "=7"});
+    EXPECT_SAYS(errors, later.key + " = 7: " + later.feature +
+                            " is not available in this version; leave it");
+  }
+  EXPECT_SAYS(errors_of(kSmallDeck + "[parallel]\ntp = 2\n"),
+              "deck.toml:17:6: error: parallel.tp = 2: tensor parallelism is not available in this "
+              "version; leave it at 1");
+  EXPECT_SAYS(errors_of_small({"parallel.ep=auto"}), "the planner that would choose it");
+  EXPECT_SAYS(errors_of(kSmallDeck + "[model.mla]\nq_lora_rank = 64\n"),
+              "multi-head latent attention is not available in this version; leave it out");
+}
+
+TEST(DeckLaterKeys, AreNoKeysOfTheSchema) {
+  Deck defaults;
+  const deck::Schema schema(defaults);
+  for (const deck::LaterKey& later : deck::later_keys()) {
+    EXPECT_EQ(schema.find(later.key), nullptr) << later.key;
+  }
+  for (const deck::LaterValue& later : deck::later_values()) {
+    EXPECT_NE(schema.find(later.key), nullptr) << later.key;
+  }
+}
+
+TEST(DeckLaterKeys, AreSuggestedToo) {
+  EXPECT_SAYS(errors_of_small({"moe.capacity_facto=1"}), "did you mean moe.capacity_factor?");
+  EXPECT_SAYS(errors_of(kSmallDeck + "[paralel]\n"), "did you mean parallel?");
+}
+
+TEST(DeckLaterValues, AreRefusedWithTheFeature) {
+  EXPECT_SAYS(errors_of_small({"moe.balancing=sinkhorn"}),
+              "moe.balancing = \"sinkhorn\": Sinkhorn balancing is not available in this version; "
+              "use \"aux_loss\" or \"none\"");
+  EXPECT_SAYS(errors_of_small({"moe.balancing=[\"aux_loss\", \"global_aux_loss\"]"}),
+              "the auxiliary loss over the global batch is not available");
+  EXPECT_SAYS(errors_of_small({"moe.balancing=seq_aux_loss"}), "moe.window = 1");
+  EXPECT_SAYS(errors_of_small({"batch.micro_size=auto"}), "the planner that would choose");
+  EXPECT_SAYS(errors_of_small({"data.kind=megatron"}), "Megatron's .bin and .idx");
+  EXPECT_SAYS(errors_of_small({"data.tokenizer=spm/llama.model"}), "a SentencePiece tokenizer");
+  EXPECT_SAYS(errors_of_small({"data.tokenizer=x/tokenizer.json"}), "a Hugging Face tokenizer");
+}
+
+}  // namespace
+}  // namespace konclave

@@ -1,0 +1,145 @@
+#include "small_deck.hpp"
+
+#include <filesystem>
+
+namespace konclave {
+namespace {
+
+TEST(DeckValues, FillEachStruct) {
+  const Deck deck = read_deck_text(
+      kSmallDeck +
+          "[optimizer]\nlr = 1\nbetas = [0.5, 0.75]\nschedule = \"wsd\"\nwarmup_steps = 3\n"
+          "[precision]\ncompute = \"fp64\"\n"
+          "[eval]\ninterval = 5\nsteps = 2\n"
+          "[checkpoint]\ninterval = 4\nkeep = 7\n"
+          "[log]\nprogress = \"lines\"\nsample_prompt = \"Once \\\"\"\n"
+          "[backends]\ngemm = \"reference\"\n",
+      "deck.toml");
+
+  EXPECT_EQ(deck.run.steps, 20);
+  EXPECT_EQ(deck.definition.model.hidden_size, 64);
+  EXPECT_EQ(deck.definition.moe.num_experts, 4);
+  EXPECT_EQ(deck.batch.global_size, 4);
+  EXPECT_EQ(deck.data.files, std::vector<std::string>{"/data/a.txt"});
+  EXPECT_EQ(deck.optimizer.lr, 1.0) << "an integer is taken for a number";
+  EXPECT_EQ(deck.optimizer.betas, (std::array<double, 2>{0.5, 0.75}));
+  EXPECT_EQ(deck.optimizer.schedule, "wsd");
+  EXPECT_EQ(deck.definition.compute, DType::fp64);
+  EXPECT_EQ(deck.eval.steps, 2);
+  EXPECT_EQ(deck.checkpoint.keep, 7);
+  EXPECT_EQ(deck.log.sample_prompt, "Once \"");
+  EXPECT_EQ(deck.backends.gemm, "reference");
+  EXPECT_EQ(deck.backends.attention, "auto");
+}
+
+TEST(DeckValues, DefaultsAreThoseOfTheStructs) {
+  const Deck deck = read_small();
+
+  EXPECT_EQ(deck.run.seed, RunConfig().seed);
+  EXPECT_EQ(deck.definition.moe.top_k, MoeConfig().top_k);
+  EXPECT_EQ(deck.optimizer.lr, OptimizerConfig().lr);
+  EXPECT_EQ(deck.definition.compute, ModelDefinition().compute);
+}
+
+TEST(DeckValues, LayerFrequencyIsAnIntegerOrAList) {
+  const auto layers = [](const std::string& value) {
+    return read_small(
+               {"model.num_layers=4", "model.ffn_hidden_size=8", "moe.layer_frequency=" + value})
+        .definition.moe.layer_frequency;
+  };
+  EXPECT_EQ(layers("1"), (std::vector<int>{1, 1, 1, 1}));
+  EXPECT_EQ(layers("2"), (std::vector<int>{1, 0, 1, 0}));
+  EXPECT_EQ(layers("3"), (std::vector<int>{1, 0, 0, 1}));
+  EXPECT_EQ(layers("[0, 1, 1, 1]"), (std::vector<int>{0, 1, 1, 1}));
+  EXPECT_EQ(read_small().definition.moe.layer_frequency, (std::vector<int>{1, 1}));
+}
+
+TEST(DeckValues, WindowIsAnIntegerOrTheMicroBatch) {
+  EXPECT_EQ(read_small().definition.moe.window, 1);
+  EXPECT_EQ(read_small({"moe.window=microbatch"}).definition.moe.window, 0);
+  EXPECT_EQ(read_small({"moe.window=2", "batch.micro_size=4"}).definition.moe.window, 2);
+  EXPECT_SAYS(errors_of_small({"moe.window=0"}), "moe.window = 0 is out of range: 1 to");
+  EXPECT_SAYS(errors_of_small({"moe.window=batch"}),
+              "moe.window wants an integer or \"microbatch\", not \"batch\"");
+}
+
+TEST(DeckValues, BalancingIsOneKindOrAList) {
+  const auto moe = [](const std::string& kinds, const std::string& coefficients) {
+    return read_small({"moe.balancing=" + kinds, "moe.aux_loss_coefficients=" + coefficients})
+        .definition.moe;
+  };
+  EXPECT_EQ(moe("aux_loss", "0.5").aux_loss_coefficient(), 0.5);
+  EXPECT_EQ(moe("[\"aux_loss\"]", "[0.25]").aux_loss_coefficient(), 0.25);
+  EXPECT_EQ(moe("none", "[]").aux_loss_coefficient(), 0);
+  EXPECT_SAYS(errors_of_small({"moe.balancing=[\"aux_loss\", \"aux_loss\"]"}), "twice");
+  EXPECT_SAYS(errors_of_small({"moe.balancing=[]"}), "is empty");
+}
+
+TEST(DeckValues, DurationsHaveUnits) {
+  EXPECT_EQ(read_small({"run.time_limit=90"}).run.time_limit, 90);
+  EXPECT_EQ(read_small({"run.time_limit=2 h 30 min"}).run.time_limit, 9000);
+  EXPECT_SAYS(errors_of_small({"run.time_limit=2 weeks"}), "run.time_limit: '2 weeks'");
+}
+
+TEST(DeckValues, RopeScalingIsATable) {
+  const Deck deck = read_deck_text(kSmallDeck +
+                                       "[model.rope_scaling]\ntype = \"llama3\"\nfactor = 8\n"
+                                       "original_max_position_embeddings = 8192\n",
+                                   "deck.toml", {"model.rope_scaling.high_freq_factor=5"});
+  const RopeScaling& scaling = deck.definition.model.rope_scaling;
+
+  EXPECT_EQ(scaling.type, "llama3");
+  EXPECT_EQ(scaling.factor, 8);
+  EXPECT_EQ(scaling.original_max_position_embeddings, 8192);
+  EXPECT_EQ(scaling.high_freq_factor, 5);
+
+  const Deck inline_table = read_small({"model.rope_scaling={type = \"linear\", factor = 2}"});
+  EXPECT_EQ(inline_table.definition.model.rope_scaling.factor, 2);
+}
+
+TEST(DeckValues, ModelUseNeedsNoTrainingKeys) {
+  const std::string model_only = kSmallDeck.substr(0, kSmallDeck.find("[batch]"));
+  const std::string without_run = model_only.substr(model_only.find("[model]"));
+
+  const Deck deck = read_deck_text(without_run, "deck.toml", {}, DeckUse::model);
+
+  EXPECT_EQ(deck.definition.model.num_heads, 4);
+  EXPECT_EQ(count_errors(errors_of(without_run)), 3) << "run.steps, batch.global_size, data.files";
+  EXPECT_SAYS(errors_of("", {}, DeckUse::model), "model.num_heads is missing");
+}
+
+TEST(DeckValues, EveryTypeIsSpelledSoThatItReadsBack) {
+  const Deck deck = read_small({"model.norm_eps=1e-5", "run.name=a b", "moe.top_k=3"});
+
+  const auto text = [&](const std::string& key) {
+    for (const DeckValue& value : deck.values) {
+      if (value.key == key) return value.text;
+    }
+    return std::string("no such key");
+  };
+  EXPECT_EQ(text("model.norm_eps"), "1e-05");
+  EXPECT_EQ(text("optimizer.clip_norm"), "1.0");
+  EXPECT_EQ(text("run.name"), "\"a b\"");
+  EXPECT_EQ(text("moe.top_k"), "3");
+  EXPECT_EQ(text("moe.pre_softmax"), "false");
+  EXPECT_EQ(text("data.files"), "[\"/data/a.txt\"]");
+  EXPECT_EQ(text("optimizer.betas"), "[0.9, 0.95]");
+}
+
+TEST(DeckValues, ShippedDecksAreValid) {
+  const std::filesystem::path inputs = std::filesystem::path(KONCLAVE_SOURCE_DIR) / "inputs";
+
+  const Deck quickstart = read_deck(inputs / "quickstart.toml");
+  const Deck moe = read_deck(inputs / "tiny" / "moe.toml");
+  const Deck dense = read_deck(inputs / "tiny" / "dense.toml");
+
+  EXPECT_EQ(quickstart.definition.model.hidden_size % 128, 0);
+  EXPECT_EQ(quickstart.definition.moe.ffn_hidden_size % 128, 0);
+  EXPECT_EQ(moe.definition.moe.num_experts, 4);
+  EXPECT_FALSE(dense.definition.is_moe_layer(0));
+  EXPECT_EQ(dense.run.steps, moe.run.steps);
+  EXPECT_EQ(moe.data.files.front(), (inputs / "tiny" / "*.toml").string());
+}
+
+}  // namespace
+}  // namespace konclave

@@ -1,0 +1,161 @@
+#include "ops/permute.hpp"
+#include "tests/unit/kernels/kernel_test.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace konclave {
+namespace {
+
+/// Chosen experts of each token, in the form of a plan.
+struct Choices {
+  std::string name;
+  int num_experts;
+  std::vector<int> experts, token_offsets;
+
+  int tokens() const { return static_cast<int>(token_offsets.size()) - 1; }
+  int assignments() const { return static_cast<int>(experts.size()); }
+};
+
+/// `per_token` experts of each token at random, ascending; below 0: any number of them.
+Choices random_choices(int tokens, int num_experts, int per_token) {
+  const RandomStream stream(/*seed=*/3, "choices");
+  Choices result{std::to_string(tokens) + " tokens, " + std::to_string(per_token) + " of " +
+                     std::to_string(num_experts) + " experts",
+                 num_experts,
+                 {},
+                 {0}};
+  for (int t = 0; t < tokens; ++t) {
+    std::vector<int> order(static_cast<std::size_t>(num_experts));
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int a, int b) {
+      const auto draw = [&](int e) {
+        return stream.bits(static_cast<std::uint64_t>(t * num_experts + e));
+      };
+      return draw(a) < draw(b);
+    });
+    const int count = per_token >= 0 ? per_token : (5 * t + 2) % (num_experts + 1);
+    std::sort(order.begin(), order.begin() + count);
+    result.experts.insert(result.experts.end(), order.begin(), order.begin() + count);
+    result.token_offsets.push_back(result.assignments());
+  }
+  return result;
+}
+
+Choices all_to_one(int tokens, int num_experts, int expert) {
+  Choices result = random_choices(tokens, num_experts, 1);
+  result.name = std::to_string(tokens) + " tokens to expert " + std::to_string(expert);
+  std::fill(result.experts.begin(), result.experts.end(), expert);
+  return result;
+}
+
+/// Tokens are worked on in chunks of 256.
+std::vector<Choices> cases() {
+  return {random_choices(0, 3, 2),    random_choices(1, 1, 1),    random_choices(13, 7, 7),
+          random_choices(256, 4, 1),  random_choices(257, 64, 6), random_choices(1031, 5, 2),
+          random_choices(300, 4, -1), random_choices(700, 1, -1), random_choices(5, 3, 0),
+          all_to_one(300, 8, 0),      all_to_one(513, 8, 7),      all_to_one(2, 3, 1)};
+}
+
+/// Each assignment as (expert, token, number), sorted by expert alone: the order is stable.
+struct Plain {
+  std::vector<int> expert_offsets, row_of, token_of, assignment_of;
+};
+Plain plain(const Choices& choices) {
+  std::vector<int> token;
+  for (int t = 0; t < choices.tokens(); ++t) {
+    const auto place = static_cast<std::size_t>(t);
+    token.resize(static_cast<std::size_t>(choices.token_offsets[place + 1]), t);
+  }
+  Plain out;
+  out.assignment_of.resize(choices.experts.size());
+  std::iota(out.assignment_of.begin(), out.assignment_of.end(), 0);
+  const auto expert = [&](int a) { return choices.experts[static_cast<std::size_t>(a)]; };
+  std::stable_sort(out.assignment_of.begin(), out.assignment_of.end(),
+                   [&](int a, int b) { return expert(a) < expert(b); });
+  out.row_of.resize(choices.experts.size());
+  for (std::size_t row = 0; row < out.assignment_of.size(); ++row) {
+    const auto assignment = static_cast<std::size_t>(out.assignment_of[row]);
+    out.row_of[assignment] = static_cast<int>(row);
+    out.token_of.push_back(token[assignment]);
+  }
+  for (int e = 0; e <= choices.num_experts; ++e) {
+    out.expert_offsets.push_back(static_cast<int>(std::count_if(
+        choices.experts.begin(), choices.experts.end(), [&](int c) { return c < e; })));
+  }
+  return out;
+}
+
+class Permute : public KernelTest {};
+
+TEST_F(Permute, PermutationIsAStableSort) {
+  for (const Choices& choices : cases()) {
+    SCOPED_TRACE(choices.name);
+    const ops::Permutation out{integers(choices.num_experts + 1), integers(choices.assignments()),
+                               integers(choices.assignments()), integers(choices.assignments())};
+    ops::permutation(
+        exec_, tensors_.integers(choices.experts), tensors_.integers(choices.token_offsets),
+        integers(ops::permutation_scratch(choices.tokens(), choices.num_experts)), out);
+    const Plain expected = plain(choices);
+    EXPECT_EQ(to_host(exec_, out.expert_offsets), expected.expert_offsets);
+    EXPECT_EQ(to_host(exec_, out.row_of), expected.row_of);
+    EXPECT_EQ(to_host(exec_, out.token_of), expected.token_of);
+    EXPECT_EQ(to_host(exec_, out.assignment_of), expected.assignment_of);
+  }
+}
+
+TEST_F(Permute, CombineRowsAddsTheRowsOfEachToken) {
+  for (const DType type : kTypes) {
+    for (const Choices& choices : cases()) {
+      const int columns = choices.tokens() > 300 ? 3 : 33;
+      SCOPED_TRACE(std::string(name_of(type)) + ", " + choices.name);
+      tensors_ = Tensors(exec_);
+      const AnyView x = tensors_.random("x", type, choices.assignments(), columns);
+      const AnyView y = tensors_.poisoned(type, choices.tokens(), columns);
+      const std::vector<int> row_of = plain(choices).row_of;
+      const Matrix rows = read(x);
+      Matrix expected = zeros(choices.tokens(), columns);
+      for (int t = 0; t < choices.tokens(); ++t) {
+        const auto place = static_cast<std::size_t>(t);
+        for (int a = choices.token_offsets[place]; a < choices.token_offsets[place + 1]; ++a) {
+          for (int h = 0; h < columns; ++h) {
+            expected(t, h) += rows(row_of[static_cast<std::size_t>(a)], h);
+          }
+        }
+      }
+      ops::combine_rows(exec_, x, tensors_.integers(choices.token_offsets),
+                        tensors_.integers(row_of), y);
+      expect_close(y, expected.values, tolerance(type), "y");
+    }
+  }
+}
+
+TEST_F(Permute, CombineRowsSumsInFp32) {
+  // 256 and 257 times 1: a sum that was rounded to bf16 on the way would stay at 256.
+  constexpr int kRows = 514;
+  std::vector<int> row_of(kRows);
+  std::iota(row_of.begin(), row_of.end(), 0);
+  const AnyView x = tensors_.values(DType::bf16, std::vector<double>(kRows, 1), kRows, 1);
+  const AnyView y = tensors_.poisoned(DType::bf16, 1, 1);
+  ops::combine_rows(exec_, x, tensors_.integers({0, kRows}), tensors_.integers(row_of), y);
+  expect_close(y, rounded(DType::bf16, {kRows}), kExact, "y");
+}
+
+TEST_F(Permute, GatherValues) {
+  for (const DType type : kAccumTypes) {
+    for (const int size : {0, 1, 33, 1031}) {
+      const AnyView x = tensors_.random("x", type, 7), y = tensors_.poisoned(type, size);
+      std::vector<int> source;
+      std::vector<double> expected;
+      for (int i = 0; i < size; ++i) {
+        source.push_back((i * i + 3) % 7);
+        expected.push_back(read(x)(source.back(), 0));
+      }
+      ops::gather_values(exec_, x, tensors_.integers(source), y);
+      expect_close(y, expected, kExact, std::to_string(size));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace konclave
