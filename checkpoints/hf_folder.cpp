@@ -53,8 +53,8 @@ HfFolder::HfFolder(const fs::path& folder, int sequence_length)
     : folder_(folder), definition_(read_hf_config(folder, sequence_length)) {
   open_files();
   tensors_ = hf_tensors(definition_, spelling());
-  for (const HfTensor& tensor : tensors_) {
-    infos_.push_back({tensor.name, stored_type(tensor), tensor.shape});
+  for (const HfTensor& wanted : tensors_) {
+    infos_.push_back({wanted.name, stored_type(wanted), wanted.shape});
   }
   check_leftovers();
 }
@@ -69,7 +69,7 @@ void HfFolder::open_files() {
             folder_.string() + " has neither " + kSingleFile + " nor " + kIndexFile,
             ExitCode::input);
     index = read_index(folder_ / kIndexFile);
-    for (const auto& [tensor, file] : index) names.insert(file);
+    for (const auto& [weight, file] : index) names.insert(file);
   }
   for (const std::string& name : names) files_.push_back(SafetensorsFile::open(folder_ / name));
   for (const SafetensorsFile& file : files_) {
@@ -81,10 +81,10 @@ void HfFolder::open_files() {
               ExitCode::input);
     }
   }
-  for (const auto& [tensor, file] : index) {
-    const auto found = sources_.find(tensor);
+  for (const auto& [weight, file] : index) {
+    const auto found = sources_.find(weight);
     require(found != sources_.end() && found->second.file->path() == folder_ / file,
-            (folder_ / file).string() + ": there is no tensor " + tensor + ", as " + kIndexFile +
+            (folder_ / file).string() + ": there is no tensor " + weight + ", as " + kIndexFile +
                 " has it",
             ExitCode::input);
   }
@@ -110,9 +110,9 @@ const HfFolder::Source& HfFolder::source(const HfSlice& slice) const {
   return found->second;
 }
 
-DType HfFolder::stored_type(const HfTensor& tensor) const {
+DType HfFolder::stored_type(const HfTensor& wanted) const {
   DType widest = DType::bf16;
-  for (const HfSlice& slice : tensor.slices) {
+  for (const HfSlice& slice : wanted.slices) {
     const Source& found = source(slice);
     const auto type = kept_type(found.entry->dtype);
     require(type.has_value(),
@@ -126,8 +126,8 @@ DType HfFolder::stored_type(const HfTensor& tensor) const {
 
 void HfFolder::check_leftovers() const {
   std::set<std::string> used;
-  for (const HfTensor& tensor : tensors_) {
-    for (const HfSlice& slice : tensor.slices) used.insert(slice.name);
+  for (const HfTensor& known : tensors_) {
+    for (const HfSlice& slice : known.slices) used.insert(slice.name);
   }
   for (const auto& [name, source] : sources_) {
     if (used.contains(name) || is_ignorable(name)) continue;
@@ -144,35 +144,47 @@ void HfFolder::check_leftovers() const {
   }
 }
 
+const HfTensor& HfFolder::tensor(const std::string& name) const {
+  const auto found = std::find_if(tensors_.begin(), tensors_.end(),
+                                  [&](const HfTensor& known) { return known.name == name; });
+  require(found != tensors_.end(), folder_.string() + " has no tensor " + name, ExitCode::input);
+  return *found;
+}
+
 void HfFolder::read(const std::string& name, DType type, void* host) const {
-  const auto tensor = std::find_if(tensors_.begin(), tensors_.end(),
-                                   [&](const HfTensor& known) { return known.name == name; });
-  require(tensor != tensors_.end(), folder_.string() + " has no tensor " + name, ExitCode::input);
   auto* target = static_cast<std::byte*>(host);
-  std::vector<std::byte> widened;
-  for (const HfSlice& slice : tensor->slices) {
-    const Source& found = source(slice);
-    const SafetensorsEntry& entry = *found.entry;
-    const auto width = static_cast<std::int64_t>(entry.bytes) / entry.elements();
-    const void* values = entry.data + slice.first * width;
-    const DType kept = *kept_type(entry.dtype);
-    if (entry.dtype == "F16") {
-      widened.resize(static_cast<std::size_t>(slice.count) * sizeof(float));
-      widen_half(values, widened.data(), slice.count);
-      values = widened.data();
-    }
-    const auto bad = find_non_finite(kept, values, slice.count);
-    require(!bad,
-            found.file->path().string() + ": tensor " + slice.name +
-                " has a NaN or infinite value" +
-                (bad ? " (element " + std::to_string(slice.first + *bad) + ")" : ""),
-            ExitCode::input);
-    convert_values(kept, values, type, target, slice.count);
+  for (const HfSlice& slice : tensor(name).slices) {
+    read_slice(slice, type, target);
     target += slice.count * static_cast<std::int64_t>(size_of(type));
   }
 }
 
+void HfFolder::read_slice(const HfSlice& slice, DType type, void* target) const {
+  const Source& found = source(slice);
+  const SafetensorsEntry& entry = *found.entry;
+  const auto width = static_cast<std::int64_t>(entry.bytes) / entry.elements();
+  const void* values = entry.data + slice.first * width;
+  const DType kept = *kept_type(entry.dtype);
+  std::vector<float> widened;
+  if (entry.dtype == "F16") {
+    widened.resize(static_cast<std::size_t>(slice.count));
+    widen_half(values, widened.data(), slice.count);
+    values = widened.data();
+  }
+  if (const auto bad = find_non_finite(kept, values, slice.count)) {
+    fail(found.file->path().string() + ": tensor " + slice.name +
+             " has a NaN or infinite value (element " + std::to_string(slice.first + *bad) + ")",
+         ExitCode::input);
+  }
+  convert_values(kept, values, type, target, slice.count);
+}
+
 void HfFolder::read(const ExecSpace& exec, const std::string& name, const AnyView& target) const {
+  const HfTensor& wanted = tensor(name);
+  require(has_shape(target, wanted.shape),
+          folder_.string() + ": tensor " + name + " has shape " + shape_text(wanted.shape) +
+              "; the model wants " + target.describe(),
+          ExitCode::input);
   std::vector<std::byte> host(target.bytes());
   read(name, target.type(), host.data());
   copy_from_host(exec, host.data(), target);

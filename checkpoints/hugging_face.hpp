@@ -55,9 +55,11 @@ class HfFolder {
 
   void open_files();
   HfSpelling spelling() const;
+  const HfTensor& tensor(const std::string& name) const;
   const Source& source(const HfSlice& slice) const;
   void check_leftovers() const;
-  DType stored_type(const HfTensor& tensor) const;
+  DType stored_type(const HfTensor& wanted) const;
+  void read_slice(const HfSlice& slice, DType type, void* target) const;
 
   std::filesystem::path folder_;
   ModelDefinition definition_;

@@ -49,14 +49,6 @@ std::string checked_text(const fs::path& folder, const FileInfo& expected) {
   return text;
 }
 
-bool shape_matches(const AnyView& view, const std::vector<std::int64_t>& shape) {
-  bool same = view.rank() == static_cast<int>(shape.size());
-  for (int axis = 0; same && axis < view.rank(); ++axis) {
-    same = view.extent(axis) == shape[static_cast<std::size_t>(axis)];
-  }
-  return same;
-}
-
 }  // namespace
 
 Checkpoint::Checkpoint(fs::path folder, Manifest manifest)
@@ -120,14 +112,18 @@ void Checkpoint::read(const std::string& tensor, void* host) const {
 void Checkpoint::read(const ExecSpace& exec, const std::string& tensor,
                       const AnyView& target) const {
   const TensorInfo& source = info(tensor);
-  require(shape_matches(target, source.shape),
+  require(has_shape(target, source.shape),
           folder_.string() + ": tensor " + tensor + " has shape " + source.shape_text() +
               "; the model wants " + target.describe(),
           ExitCode::input);
-  std::vector<std::byte> raw(static_cast<std::size_t>(source.bytes())), converted(target.bytes());
-  read(tensor, raw.data());
-  convert_values(source.type, raw.data(), target.type(), converted.data(), source.elements());
-  copy_from_host(exec, converted.data(), target);
+  std::vector<std::byte> host(static_cast<std::size_t>(source.bytes()));
+  read(tensor, host.data());
+  if (source.type != target.type()) {
+    std::vector<std::byte> converted(target.bytes());
+    convert_values(source.type, host.data(), target.type(), converted.data(), source.elements());
+    host.swap(converted);
+  }
+  copy_from_host(exec, host.data(), target);
 }
 
 void Checkpoint::verify() const {

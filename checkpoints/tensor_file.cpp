@@ -41,10 +41,32 @@ Hdf5Handle access_properties(const Hdf5Calls& calls) {
   return access;
 }
 
+/// Properties of a new object that keeps no times: equal tensors make equal files.
+Hdf5Handle without_times(const Hdf5Calls& calls, hid_t property_class) {
+  Hdf5Handle creation = calls.own(H5Pcreate(property_class), H5Pclose, "set up an object");
+  calls.check(H5Pset_obj_track_times(creation, false) >= 0, "set up an object");
+  return creation;
+}
+
 Hdf5Handle create_file(const Hdf5Calls& calls, const std::filesystem::path& path) {
   const Hdf5Handle access = access_properties(calls);
-  return calls.own(H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access), H5Fclose,
+  const Hdf5Handle creation = without_times(calls, H5P_FILE_CREATE);
+  return calls.own(H5Fcreate(path.c_str(), H5F_ACC_EXCL, creation, access), H5Fclose,
                    "create a file");
+}
+
+/// Makes the groups above a dataset, those that are missing.
+void create_groups(const Hdf5Calls& calls, hid_t file, const std::string& dataset) {
+  const std::string action = "create the groups of " + dataset;
+  const Hdf5Handle creation = without_times(calls, H5P_GROUP_CREATE);
+  for (std::size_t end = dataset.find('/'); end != dataset.npos; end = dataset.find('/', end + 1)) {
+    const std::string group = dataset.substr(0, end);
+    const htri_t there = H5Lexists(file, group.c_str(), H5P_DEFAULT);
+    calls.check(there >= 0, action);
+    if (there > 0) continue;
+    const Hdf5Handle made = calls.own(
+        H5Gcreate2(file, group.c_str(), H5P_DEFAULT, creation, H5P_DEFAULT), H5Gclose, action);
+  }
 }
 
 Hdf5Handle open_dataset(const Hdf5Calls& calls, hid_t file, const std::string& name) {
@@ -54,7 +76,7 @@ Hdf5Handle open_dataset(const Hdf5Calls& calls, hid_t file, const std::string& n
 /// Contiguous, with all of its space from the start and never filled: the size of the file is known
 /// before there is data in it.
 Hdf5Handle dataset_properties(const Hdf5Calls& calls) {
-  Hdf5Handle creation = calls.own(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "set up a dataset");
+  Hdf5Handle creation = without_times(calls, H5P_DATASET_CREATE);
   calls.check(H5Pset_layout(creation, H5D_CONTIGUOUS) >= 0 &&
                   H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY) >= 0 &&
                   H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER) >= 0,
@@ -97,11 +119,11 @@ std::int64_t create_dataset(const Hdf5Calls& calls, hid_t file, const std::strin
   const Hdf5Handle space =
       calls.own(H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
                 H5Sclose, action);
-  const Hdf5Handle links = calls.own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, action);
-  calls.check(H5Pset_create_intermediate_group(links, 1) >= 0, action);
+  create_groups(calls, file, name);
   const Hdf5Handle creation = dataset_properties(calls);
-  const Hdf5Handle dataset = calls.own(
-      H5Dcreate2(file, name.c_str(), type, space, links, creation, H5P_DEFAULT), H5Dclose, action);
+  const Hdf5Handle dataset =
+      calls.own(H5Dcreate2(file, name.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT),
+                H5Dclose, action);
   write_type_attribute(calls, dataset, type_name);
   return offset_of(calls, dataset, name);
 }

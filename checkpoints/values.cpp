@@ -67,4 +67,12 @@ std::optional<std::int64_t> find_non_finite(DType type, const void* values, std:
   });
 }
 
+bool has_shape(const AnyIn& view, const std::vector<std::int64_t>& shape) {
+  bool same = view.rank() == static_cast<int>(shape.size());
+  for (int axis = 0; same && axis < view.rank(); ++axis) {
+    same = view.extent(axis) == shape[static_cast<std::size_t>(axis)];
+  }
+  return same;
+}
+
 }  // namespace konclave

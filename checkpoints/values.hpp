@@ -1,9 +1,10 @@
 #pragma once
 
-#include "base/dtype.hpp"
+#include "tensor/view.hpp"
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 namespace konclave {
 
@@ -18,5 +19,8 @@ void widen_half(const void* source, void* target, std::int64_t count);
 
 /// Index of the first NaN or infinity, if there is one.
 std::optional<std::int64_t> find_non_finite(DType type, const void* values, std::int64_t count);
+
+/// Whether a view has this shape.
+bool has_shape(const AnyIn& view, const std::vector<std::int64_t>& shape);
 
 }  // namespace konclave

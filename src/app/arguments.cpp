@@ -1,9 +1,10 @@
 #include "app/arguments.hpp"
 
-#include <CLI/CLI.hpp>
-#include <sstream>
-
 #include "base/version.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <sstream>
 
 namespace konclave::app {
 
@@ -36,7 +37,8 @@ void add_model_commands(CLI::App& app, Arguments& arguments) {
   eval->add_option("model", arguments.model, model)->required();
   eval->add_option("--tokens", arguments.tokens, "Safetensors file with input_ids (N,S)")
       ->required();
-  eval->add_option("--logits", arguments.logits, "Write the logits (N,S,V) to this safetensors file");
+  eval->add_option("--logits", arguments.logits,
+                   "Write the logits (N,S,V) to this safetensors file");
   add_overrides(*eval, arguments);
 
   CLI::App* generate = app.add_subcommand("generate", "Continue a text");
@@ -79,8 +81,8 @@ std::string command_name(const CLI::App& app) {
 Parsed parse_arguments(int argc, char** argv) {
   Parsed parsed;
   CLI::App app("Konclave trains Mixture-of-Experts language models as batch jobs.", "konclave");
-  app.set_version_flag("--version", std::string(version()) + " (" +
-                                        std::string(source_revision()) + ")");
+  app.set_version_flag("--version",
+                       std::string(version()) + " (" + std::string(source_revision()) + ")");
   app.require_subcommand(1);
   add_deck_commands(app, parsed.arguments);
   add_model_commands(app, parsed.arguments);

@@ -1,10 +1,10 @@
 #pragma once
 
+#include "base/error.hpp"
+
 #include <cstdint>
 #include <string>
 #include <vector>
-
-#include "base/error.hpp"
 
 namespace konclave::app {
 

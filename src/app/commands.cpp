@@ -1,9 +1,5 @@
 #include "app/commands.hpp"
 
-#include <fmt/format.h>
-
-#include <cstdio>
-
 #include "checkpoints/inspect.hpp"
 #include "deck/check_report.hpp"
 #include "deck/deck.hpp"
@@ -11,6 +7,10 @@
 #include "ops/backend_list.hpp"
 #include "run/model_source.hpp"
 #include "run/training.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
 
 namespace konclave::app {
 
@@ -67,14 +67,14 @@ ExitCode run_command(const Arguments& arguments, const Communicator& world, spdl
   if (alone) return run_on_one_rank(arguments, log);
   if (for_people) {
     // Nothing is shared: the others wait for the one that prints.
-    const ExitCode code =
-        world.rank() == 0 ? run_on_one_rank(arguments, log) : ExitCode::done;
+    const ExitCode code = world.rank() == 0 ? run_on_one_rank(arguments, log) : ExitCode::done;
     world.barrier();
     return code;
   }
-  log.error("konclave {}: {} ranks were started, and this version runs on one; start it without "
-            "mpirun or srun, or with one rank",
-            arguments.command, world.size());
+  log.error(
+      "konclave {}: {} ranks were started, and this version runs on one; start it without "
+      "mpirun or srun, or with one rank",
+      arguments.command, world.size());
   return ExitCode::resource;
 }
 

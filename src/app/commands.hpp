@@ -1,9 +1,9 @@
 #pragma once
 
-#include <spdlog/logger.h>
-
 #include "app/arguments.hpp"
 #include "comm/communicator.hpp"
+
+#include <spdlog/logger.h>
 
 namespace konclave::app {
 

@@ -17,8 +17,8 @@ void from_hugging_face(const Arguments& arguments, spdlog::logger& log) {
 
 void to_hugging_face(const Arguments& arguments, spdlog::logger& log) {
   const Checkpoint source = open_checkpoint(arguments.source);
-  const Deck deck = read_deck_text(source.deck(), (source.folder() / kDeckFile).string(), {},
-                                   DeckUse::model);
+  const Deck deck =
+      read_deck_text(source.deck(), (source.folder() / kDeckFile).string(), {}, DeckUse::model);
   convert_to_hf(source, deck.definition, arguments.target);
   log.info("{} is in {}", source.folder().string(), arguments.target);
 }

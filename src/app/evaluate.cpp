@@ -1,11 +1,3 @@
-#include <fmt/format.h>
-
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <limits>
-#include <nlohmann/json.hpp>
-
 #include "app/commands.hpp"
 #include "data/safetensors.hpp"
 #include "data/tokenizer.hpp"
@@ -14,6 +6,15 @@
 #include "run/evaluation.hpp"
 #include "run/generation.hpp"
 #include "run/model_source.hpp"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <limits>
 
 namespace konclave::app {
 
@@ -46,6 +47,7 @@ ExitCode run_eval(const Arguments& arguments, spdlog::logger& log) {
   const Evaluation result = evaluate(runner, data, data.size(), kMicroSize, keep);
   if (keep) {
     const std::size_t bytes = logits.size() * sizeof(float);
+    std::filesystem::remove(arguments.logits);  // write_safetensors makes new files only
     write_safetensors(arguments.logits,
                       {{"logits",
                         "F32",

@@ -1,15 +1,15 @@
+#include "app/arguments.hpp"
+#include "app/commands.hpp"
+#include "comm/communicator.hpp"
+#include "comm/environment.hpp"
+#include "tensor/kokkos.hpp"
+
 #include <fmt/format.h>
 #include <spdlog/sinks/null_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
 #include <cstdio>
 #include <memory>
-
-#include "app/arguments.hpp"
-#include "app/commands.hpp"
-#include "comm/communicator.hpp"
-#include "comm/environment.hpp"
-#include "tensor/kokkos.hpp"
 
 namespace {
 
@@ -18,7 +18,8 @@ using konclave::Error;
 using konclave::ExitCode;
 using konclave::app::Arguments;
 
-/// Rank 0 speaks. Results of eval and generate are alone on stdout, so that a program can read them.
+/// Rank 0 speaks. Results of eval and generate are alone on stdout, so that a program can read
+/// them.
 spdlog::logger make_log(const Communicator& world, const Arguments& arguments) {
   spdlog::sink_ptr sink = std::make_shared<spdlog::sinks::null_sink_st>();
   if (world.rank() == 0 && (arguments.command == "eval" || arguments.command == "generate")) {

@@ -29,13 +29,16 @@ std::string first_sentence(const std::string& text) {
 }  // namespace
 
 std::string nearest_key(std::string_view key, const std::vector<std::string>& known) {
+  constexpr int kOtherSection = 3;  // no more than three letters, however different its name
   const std::string leaf = leaf_of(key), section = section_of(key);
   const int letters = static_cast<int>(leaf.size());
+  const int slips = std::max(1, static_cast<int>(section.size()) / 3);
   std::string found;
   int best = std::numeric_limits<int>::max();
   for (const std::string& candidate : known) {
-    const int section_distance = std::min(edit_distance(section, section_of(candidate)), 3);
-    const bool same_section = section_distance < 3;  // or a slip in its name
+    const int section_distance =
+        std::min(edit_distance(section, section_of(candidate)), kOtherSection);
+    const bool same_section = section_distance <= slips && section_distance < kOtherSection;
     // In another section the name has to be nearly right: short names are all near one another.
     const int allowed = same_section ? std::max(1, letters / 3) : letters / 4;
     const std::string name = leaf_of(candidate);
@@ -88,23 +91,24 @@ void Reader::visit_members(const Node& node, const std::string& key) {
 }
 
 void Reader::visit(const Node& node, const std::string& key) {
+  const bool is_table = node.as<Table>() != nullptr;
   if (const Entry* entry = schema_.find(key)) {
     read_value(*entry, node);
   } else if (const LaterKey* later = find_later_key(key)) {
     const std::string reason = refuse_later_key(*later, toml_text(node));
     if (!reason.empty()) complaints_.add(node.place, reason);
-  } else if (!sections_.contains(key)) {
-    // An argument names one key in full, so that is what its section's typo is shown with.
-    const bool is_path = node.place.source->is_argument && node.as<Table>() != nullptr;
-    is_path ? visit_members(node, key) : complain_about_unknown(node, key);
-  } else if (node.as<Table>() != nullptr) {
+  } else if (is_table && sections_.contains(key)) {
     section_places_.emplace(key, node.key_place);
     visit_members(node, key);
-  } else {
+  } else if (sections_.contains(key)) {
     complaints_.add(node.key_place, fmt::format("{} is a section of keys and has no value; "
                                                 "\"konclave explain {}\" lists them",
                                                 key, key));
     bad_.insert(key);
+  } else if (is_table && node.place.source->is_argument) {
+    visit_members(node, key);  // an argument names one key: complain about all of it
+  } else {
+    complain_about_unknown(node, key);
   }
 }
 

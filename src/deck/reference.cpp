@@ -161,7 +161,7 @@ std::string explain(std::string_view glob) {
   Deck defaults;
   const Schema schema(defaults);
   const std::string own(glob);
-  std::vector<std::string> known, parts;
+  std::vector<std::string> known, sections, parts;
   const auto consider = [&](const std::string& key, const auto& describe) {
     known.push_back(key);
     const bool matches =
@@ -169,6 +169,7 @@ std::string explain(std::string_view glob) {
     if (matches) parts.push_back(describe());
   };
   for (const Schema::Section& section : schema.sections()) {
+    sections.push_back(section.name);
     for (const Entry& entry : section.entries) {
       consider(entry.key(), [&] { return explain_entry(entry); });
     }
@@ -177,7 +178,8 @@ std::string explain(std::string_view glob) {
     consider(later.key, [&] { return explain_later(later); });
   }
   if (parts.empty()) {
-    const std::string near = deck::nearest_key(glob, known);
+    std::string near = nearest(glob, sections);
+    if (near.empty()) near = deck::nearest_key(glob, known);
     fail(fmt::format("no key of the deck matches {}{}", glob,
                      near.empty() ? "" : fmt::format("; did you mean {}?", near)),
          ExitCode::usage);

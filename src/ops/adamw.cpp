@@ -8,8 +8,8 @@ namespace konclave::ops {
 
 namespace {
 
-/// The rule with what is the same for all elements worked out in double: 1 - beta2 of a rounded
-/// beta2 of 0.999 would be off by 1e-5.
+/// The rule with what is the same for all elements worked out in double: 1 - beta2 of a beta2 that
+/// was rounded to float is off by up to 1e-5.
 template <typename A> struct Rule {
   A beta1, beta2, share1, share2, eps, clip, keep, rate, correction;
 

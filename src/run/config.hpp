@@ -23,18 +23,19 @@ struct EvalConfig {
 
 /// Deck section [checkpoint].
 struct CheckpointConfig {
-  std::string folder;         ///< "" takes the run's folder: OUT/NAME/checkpoints
-  std::int64_t interval = 0;  ///< steps between checkpoints; 0: at the end only
-  std::int64_t keep = 2;      ///< newest ones that stay
+  std::string folder;           ///< "" takes the run's folder: OUT/NAME/checkpoints
+  std::int64_t interval = 0;    ///< steps between checkpoints; 0: at the end only
+  std::int64_t keep = 2;        ///< newest ones that stay
   std::int64_t keep_every = 0;  ///< those of a multiple of this step stay too; 0: none
-  std::string load;           ///< weights to start from
+  std::string load;             ///< weights to start from
 };
 
 /// Deck section [log].
 struct LogConfig {
-  std::int64_t interval = 1;      ///< steps between lines of progress
-  std::string progress = "auto";  ///< "auto" (a bar on a terminal, else lines), "bar", "lines", "none"
-  std::string sample_prompt;      ///< at the end the model continues this text; "": no sample
+  std::int64_t interval = 1;  ///< steps between lines of progress
+  std::string progress =
+      "auto";                 ///< "auto" (a bar on a terminal, else lines), "bar", "lines", "none"
+  std::string sample_prompt;  ///< at the end the model continues this text; "": no sample
 };
 
 }  // namespace konclave

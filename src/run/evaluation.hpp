@@ -1,11 +1,11 @@
 #pragma once
 
+#include "data/dataset.hpp"
+#include "train/trainer.hpp"
+
 #include <cstdint>
 #include <functional>
 #include <vector>
-
-#include "data/dataset.hpp"
-#include "train/trainer.hpp"
 
 namespace konclave {
 

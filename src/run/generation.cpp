@@ -1,9 +1,9 @@
 #include "run/generation.hpp"
 
+#include "base/rng.hpp"
+
 #include <algorithm>
 #include <cmath>
-
-#include "base/rng.hpp"
 
 namespace konclave {
 
@@ -39,7 +39,8 @@ std::vector<int> generate(ModelRunner& runner, const std::vector<int>& prompt,
     const std::size_t length = std::min(text.size(), limit);
     const std::vector<int> context(text.end() - static_cast<std::ptrdiff_t>(length), text.end());
     std::vector<double> logits = runner.next_logits(context);
-    logits.resize(std::min<std::size_t>(logits.size(), static_cast<std::size_t>(config.vocabulary)));
+    logits.resize(
+        std::min<std::size_t>(logits.size(), static_cast<std::size_t>(config.vocabulary)));
     const int token =
         draw(logits, config.temperature, stream.uniform(static_cast<std::uint64_t>(i)));
     text.push_back(token);

@@ -1,10 +1,10 @@
 #pragma once
 
+#include "train/trainer.hpp"
+
 #include <cstdint>
 #include <functional>
 #include <vector>
-
-#include "train/trainer.hpp"
 
 namespace konclave {
 
@@ -15,10 +15,10 @@ struct GenerationConfig {
   int vocabulary = 0;  ///< only tokens below this one are drawn
 };
 
-/// Continues `prompt` (at least one token); returns the new tokens and hands each to `each` as it is
-/// made. The model sees at most its last sequence_length tokens.
-std::vector<int> generate(ModelRunner& runner, const std::vector<int>& prompt,
-                          const GenerationConfig& config,
-                          const std::function<void(int)>& each = [](int) {});
+/// Continues `prompt` (at least one token); returns the new tokens and hands each to `each` as it
+/// is made. The model sees at most its last sequence_length tokens.
+std::vector<int> generate(
+    ModelRunner& runner, const std::vector<int>& prompt, const GenerationConfig& config,
+    const std::function<void(int)>& each = [](int) {});
 
 }  // namespace konclave

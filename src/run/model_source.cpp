@@ -1,12 +1,12 @@
 #include "run/model_source.hpp"
 
-#include <utility>
-
 #include "checkpoints/history.hpp"
 #include "checkpoints/hugging_face.hpp"
 #include "checkpoints/reader.hpp"
 #include "deck/deck.hpp"
 #include "deck/model_deck.hpp"
+
+#include <utility>
 
 namespace konclave {
 
@@ -93,8 +93,8 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
   std::string damage;
   auto found = newest_good(std::filesystem::is_directory(inner) ? inner : path,
                            [&](const std::string& text) { damage += "; " + text; });
-  require(found.has_value(),
-          path.string() + " is no checkpoint and holds no good one" + damage, ExitCode::input);
+  require(found.has_value(), path.string() + " is no checkpoint and holds no good one" + damage,
+          ExitCode::input);
   return *std::move(found);
 }
 

@@ -1,13 +1,13 @@
 #pragma once
 
+#include "checkpoints/reader.hpp"
+#include "model/config.hpp"
+#include "train/trainer.hpp"
+
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include "checkpoints/reader.hpp"
-#include "model/config.hpp"
-#include "train/trainer.hpp"
 
 namespace konclave {
 

@@ -1,18 +1,17 @@
 #include "run/progress.hpp"
 
+#include "base/text.hpp"
+
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
-
-#include "base/text.hpp"
+#include <unistd.h>
 
 namespace konclave {
 
 Progress::Progress(const LogConfig& config, std::int64_t steps, spdlog::logger& log)
-    : bar_(config.progress == "bar" ||
-           (config.progress == "auto" && ::isatty(STDOUT_FILENO) == 1)),
+    : bar_(config.progress == "bar" || (config.progress == "auto" && ::isatty(STDOUT_FILENO) == 1)),
       lines_(config.progress == "lines" || (config.progress == "auto" && !bar_)),
       interval_(std::max<std::int64_t>(1, config.interval)),
       steps_(steps),
@@ -37,7 +36,8 @@ void Progress::show(const Point& point) {
   if (lines_) log_.info("{}", text);
   if (!bar_) return;
   constexpr int kWidth = 24;
-  const auto done = static_cast<std::size_t>(kWidth * point.step / std::max<std::int64_t>(1, steps_));
+  const auto done =
+      static_cast<std::size_t>(kWidth * point.step / std::max<std::int64_t>(1, steps_));
   const std::string bar = std::string(done, '#') + std::string(kWidth - done, '.');
   std::fputs(fmt::format("\r[{}] {}\x1b[K", bar, text).c_str(), stdout);
   std::fflush(stdout);

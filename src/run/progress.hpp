@@ -1,11 +1,11 @@
 #pragma once
 
-#include <cstdint>
-#include <string>
+#include "run/config.hpp"
 
 #include <spdlog/logger.h>
 
-#include "run/config.hpp"
+#include <cstdint>
+#include <string>
 
 namespace konclave {
 

@@ -1,16 +1,16 @@
 #include "run/provenance.hpp"
 
+#include "base/version.hpp"
+#include "run/run_lock.hpp"
+#include "tensor/kokkos.hpp"
+
 #include <hdf5.h>
 #include <mpi.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstring>
 #include <ctime>
-
-#include "base/version.hpp"
-#include "run/run_lock.hpp"
-#include "tensor/kokkos.hpp"
+#include <unistd.h>
 
 extern char** environ;
 
@@ -43,8 +43,8 @@ std::string hdf5_version() {
 nlohmann::json environment() {
   nlohmann::json kept = nlohmann::json::object();
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    for (const char* prefix : {"OMP_", "KOKKOS_", "OMPI_MCA_", "SLURM_JOB", "FLUX_JOB", "PBS_JOB",
-                               "DNNL_", "ONEDNN_"}) {
+    for (const char* prefix :
+         {"OMP_", "KOKKOS_", "OMPI_MCA_", "SLURM_JOB", "FLUX_JOB", "PBS_JOB", "DNNL_", "ONEDNN_"}) {
       const char* equals = std::strchr(*entry, '=');
       if (equals != nullptr && std::strncmp(*entry, prefix, std::strlen(prefix)) == 0) {
         kept[std::string(*entry, static_cast<std::size_t>(equals - *entry))] = equals + 1;

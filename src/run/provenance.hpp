@@ -1,10 +1,11 @@
 #pragma once
 
+#include "ops/op_table.hpp"
+
 #include <nlohmann/json.hpp>
+
 #include <string>
 #include <vector>
-
-#include "ops/op_table.hpp"
 
 namespace konclave {
 

@@ -1,16 +1,16 @@
 #include "run/report.hpp"
 
+#include "base/text.hpp"
+#include "deck/check_report.hpp"
+#include "model/flops.hpp"
+#include "tensor/host_copy.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
-
-#include "base/text.hpp"
-#include "deck/check_report.hpp"
-#include "model/flops.hpp"
-#include "tensor/host_copy.hpp"
 
 namespace konclave {
 
@@ -29,10 +29,10 @@ std::vector<std::string> describe_model(const ModelDefinition& definition) {
   for (int layer = 0; layer < definition.model.num_layers; ++layer) {
     moe_layers += definition.is_moe_layer(layer) ? 1 : 0;
   }
-  std::string text = fmt::format(
-      "model: {:.2f} M parameters, {:.2f} M for a token, {} layers",
-      static_cast<double>(parameters.total) / 1e6, static_cast<double>(parameters.active) / 1e6,
-      definition.model.num_layers);
+  std::string text =
+      fmt::format("model: {:.2f} M parameters, {:.2f} M for a token, {} layers",
+                  static_cast<double>(parameters.total) / 1e6,
+                  static_cast<double>(parameters.active) / 1e6, definition.model.num_layers);
   if (moe_layers > 0) {
     text += fmt::format(" ({} with {} experts, top-{})", moe_layers, definition.moe.num_experts,
                         definition.moe.top_k);
@@ -72,9 +72,9 @@ std::vector<std::string> describe_summary(const RunSummary& summary, const Memor
     row("validation loss", fmt::format("{:.4f} (perplexity {:.2f})", summary.validation_loss,
                                        std::exp(summary.validation_loss)));
     if (summary.unigram_entropy > 0) {
-      row("of unigram entropy", fmt::format("{:.2f} ({:.4f} nats)",
-                                            summary.validation_loss / summary.unigram_entropy,
-                                            summary.unigram_entropy));
+      row("of unigram entropy",
+          fmt::format("{:.2f} ({:.4f} nats)", summary.validation_loss / summary.unigram_entropy,
+                      summary.unigram_entropy));
     }
   }
   for (int use = 0; use < kMemoryClasses; ++use) {

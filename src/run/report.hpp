@@ -1,11 +1,11 @@
 #pragma once
 
+#include "run/generation.hpp"
+#include "train/trainer.hpp"
+
 #include <cstdint>
 #include <string>
 #include <vector>
-
-#include "run/generation.hpp"
-#include "train/trainer.hpp"
 
 namespace konclave {
 

@@ -1,10 +1,10 @@
 #include "run/run_folder.hpp"
 
+#include "base/error.hpp"
+
 #include <cerrno>
 #include <cstring>
 #include <sstream>
-
-#include "base/error.hpp"
 
 namespace konclave {
 

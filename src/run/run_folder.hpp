@@ -1,13 +1,14 @@
 #pragma once
 
+#include "run/config.hpp"
+#include "run/run_lock.hpp"
+
+#include <nlohmann/json.hpp>
+
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
-
-#include "run/config.hpp"
-#include "run/run_lock.hpp"
 
 namespace konclave {
 
@@ -15,8 +16,8 @@ namespace konclave {
 /// metrics.jsonl and checkpoints/.
 class RunFolder {
  public:
-  /// Creates the folder where needed. Throws Error(resource) when another process holds it, Error(io)
-  /// when it cannot be written.
+  /// Creates the folder where needed. Throws Error(resource) when another process holds it,
+  /// Error(io) when it cannot be written.
   RunFolder(const RunConfig& run, const CheckpointConfig& checkpoint);
 
   const std::filesystem::path& path() const { return path_; }

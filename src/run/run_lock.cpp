@@ -1,18 +1,18 @@
 #include "run/run_lock.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "base/error.hpp"
+
+#include <nlohmann/json.hpp>
 
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <fstream>
-#include <nlohmann/json.hpp>
-
-#include "base/error.hpp"
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace konclave {
 
@@ -69,9 +69,9 @@ RunLock::RunLock(const std::filesystem::path& folder) : file_(folder / "lock") {
 
   const std::string text =
       nlohmann::json{{"host", host_name()}, {"pid", ::getpid()}, {"job", job_id()}}.dump() + "\n";
-  const bool written = ::ftruncate(descriptor_, 0) == 0 &&
-                       ::pwrite(descriptor_, text.data(), text.size(), 0) ==
-                           static_cast<ssize_t>(text.size());
+  const bool written =
+      ::ftruncate(descriptor_, 0) == 0 &&
+      ::pwrite(descriptor_, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
   require(written, "cannot write " + file_.string() + ": " + std::strerror(errno), ExitCode::io);
   heart_ = std::thread([this] { beat(); });
 }

@@ -1,14 +1,14 @@
 #pragma once
 
+#include "checkpoints/reader.hpp"
+#include "deck/deck.hpp"
+#include "train/trainer.hpp"
+
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
-
-#include "checkpoints/reader.hpp"
-#include "deck/deck.hpp"
-#include "train/trainer.hpp"
 
 namespace konclave {
 

@@ -1,8 +1,8 @@
 #include "run/training.hpp"
 
-#include <utility>
-
 #include "run/training_run.hpp"
+
+#include <utility>
 
 namespace konclave {
 

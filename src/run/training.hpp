@@ -1,12 +1,12 @@
 #pragma once
 
-#include <string>
-#include <vector>
+#include "deck/deck.hpp"
+#include "ops/op_table.hpp"
 
 #include <spdlog/logger.h>
 
-#include "deck/deck.hpp"
-#include "ops/op_table.hpp"
+#include <string>
+#include <vector>
 
 namespace konclave {
 

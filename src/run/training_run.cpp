@@ -1,9 +1,5 @@
 #include "run/training_run.hpp"
 
-#include <algorithm>
-#include <cmath>
-#include <utility>
-
 #include "base/text.hpp"
 #include "checkpoints/history.hpp"
 #include "data/tokenizer.hpp"
@@ -12,6 +8,10 @@
 #include "run/model_source.hpp"
 #include "run/provenance.hpp"
 #include "run/report.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
 
 namespace konclave {
 
@@ -87,7 +87,8 @@ ExitCode TrainingRun::loop() {
     const int signal = signals_.received();
     if (signal != 0 || out_of_time()) {
       progress_.pause();
-      log_.info("stopping at step {} {}: the checkpoint is saved, submit the run again", state_.step,
+      log_.info("stopping at step {} {}: the checkpoint is saved, submit the run again",
+                state_.step,
                 signal != 0 ? "after signal " + std::to_string(signal) : "for run.time_limit");
       save_last();
       return ExitCode::resubmit;
@@ -190,9 +191,10 @@ bool TrainingRun::out_of_time() const {
 
 ExitCode TrainingRun::stop_for_numerics(const StepMetrics& metrics) {
   progress_.pause();
-  log_.error("step {}: loss {} and gradient norm {} are not both numbers; nothing was updated, and "
-             "no checkpoint is made of it",
-             state_.step, metrics.loss, metrics.grad_norm);
+  log_.error(
+      "step {}: loss {} and gradient norm {} are not both numbers; nothing was updated, and "
+      "no checkpoint is made of it",
+      state_.step, metrics.loss, metrics.grad_norm);
   for (const std::string& line : find_not_finite(runner_)) log_.error("{}", line);
   return ExitCode::numerics;
 }

@@ -1,11 +1,5 @@
 #pragma once
 
-#include <chrono>
-#include <string>
-#include <vector>
-
-#include <spdlog/logger.h>
-
 #include "data/corpus.hpp"
 #include "data/sampler.hpp"
 #include "deck/deck.hpp"
@@ -14,6 +8,12 @@
 #include "run/saved_run.hpp"
 #include "run/signals.hpp"
 #include "train/trainer.hpp"
+
+#include <spdlog/logger.h>
+
+#include <chrono>
+#include <string>
+#include <vector>
 
 namespace konclave {
 

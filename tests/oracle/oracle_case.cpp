@@ -1,17 +1,16 @@
 #include "oracle_case.hpp"
 
-#include <cstring>
-#include <fstream>
-
 #include "data/dataset.hpp"
 #include "tensor/host_copy.hpp"
+
+#include <cstring>
+#include <fstream>
 
 namespace konclave::oracle {
 
 namespace {
 
-template <typename X>
-std::vector<double> converted(const SafetensorsEntry& entry) {
+template <typename X> std::vector<double> converted(const SafetensorsEntry& entry) {
   std::vector<X> raw(entry.bytes / sizeof(X));
   std::memcpy(raw.data(), entry.data, entry.bytes);
   return std::vector<double>(raw.begin(), raw.end());

@@ -1,15 +1,16 @@
 #pragma once
 
-#include <cstdint>
-#include <filesystem>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
-
 #include "data/safetensors.hpp"
 #include "model/config.hpp"
 #include "train/trainer.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
 
 namespace konclave::oracle {
 

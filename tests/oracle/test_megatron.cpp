@@ -1,16 +1,16 @@
 // Router, auxiliary loss, z-loss and permutation of megatron-core (make_megatron.py).
 
+#include "ops/permute.hpp"
+#include "ops/router.hpp"
+#include "tensor/arena.hpp"
+#include "tensor/compare.hpp"
+#include "tests/support/tensors.hpp"
+
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
-
-#include "ops/permute.hpp"
-#include "ops/router.hpp"
-#include "support/tensors.hpp"
-#include "tensor/arena.hpp"
-#include "tensor/compare.hpp"
 
 namespace konclave {
 namespace {
@@ -141,7 +141,8 @@ TEST_F(Megatron, ZLossAndItsGradient) {
     const double coefficient = one.at("coefficient");
     const ops::Routed routed = route(/*top_k=*/1, /*pre_softmax=*/false);
     double loss = 0;
-    for (const double lse : to_doubles(exec_, routed.lse)) loss += coefficient * lse * lse / tokens_;
+    for (const double lse : to_doubles(exec_, routed.lse))
+      loss += coefficient * lse * lse / tokens_;
     EXPECT_NEAR(loss / one.at("loss").get<double>(), 1, 1e-6);
     const auto dl = gradient(routed, zeros(tokens_, 1), memory_.integers(starts(1)),
                              zeros(1, experts_), coefficient / tokens_, false);
@@ -168,8 +169,9 @@ TEST_F(Megatron, PermutationAndItsInverse) {
     const AnyView permuted_weights = memory_.poisoned(DType::fp32, assignments);
     const AnyIn weights(DType::fp32, routed.weights.data(), {assignments, 1, 1}, 1);
     ops::gather_values(exec_, weights, rows.assignment_of, permuted_weights);
-    EXPECT_LT(difference(to_doubles(exec_, permuted_weights), one.at("permuted_probs")).max_absolute,
-              kTolerance);
+    EXPECT_LT(
+        difference(to_doubles(exec_, permuted_weights), one.at("permuted_probs")).max_absolute,
+        kTolerance);
 
     const Matrix expert_out = one.at("expert_out");
     const auto hidden = static_cast<std::int64_t>(expert_out[0].size());

@@ -1,16 +1,16 @@
 // Models of `transformers` (make_transformers.py): logits, loss, every gradient, and weights after
 // five steps of AdamW.
 
+#include "ops/backend_list.hpp"
+#include "oracle_case.hpp"
+#include "tensor/compare.hpp"
+#include "tensor/host_copy.hpp"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <tuple>
-
-#include "oracle_case.hpp"
-#include "ops/backend_list.hpp"
-#include "tensor/compare.hpp"
-#include "tensor/host_copy.hpp"
 
 namespace konclave {
 namespace {
@@ -59,8 +59,8 @@ TEST_P(Transformers, LogitsAndLoss) {
   case_.load(runner_);
   std::vector<double> logits;
 
-  const Evaluation result = runner_.evaluate(
-      case_.batch(0), case_.definition().model.sequence_length, &logits);
+  const Evaluation result =
+      runner_.evaluate(case_.batch(0), case_.definition().model.sequence_length, &logits);
 
   const Bounds bound = bounds(GetParam().type);
   const auto expected = oracle::values(case_.results("forward").at("logits"));
@@ -113,15 +113,17 @@ TEST_P(Transformers, FiveSteps) {
 
 constexpr const char* kAuto = "auto";
 
-INSTANTIATE_TEST_SUITE_P(
-    Fp32, Transformers,
-    testing::Values(Model{"mixtral", DType::fp32, kAuto}, Model{"mixtral", DType::fp32, "reference"},
-                    Model{"llama", DType::fp32, kAuto}, Model{"mistral", DType::fp32, kAuto}),
-    test_name);
+INSTANTIATE_TEST_SUITE_P(Fp32, Transformers,
+                         testing::Values(Model{"mixtral", DType::fp32, kAuto},
+                                         Model{"mixtral", DType::fp32, "reference"},
+                                         Model{"llama", DType::fp32, kAuto},
+                                         Model{"mistral", DType::fp32, kAuto}),
+                         test_name);
 INSTANTIATE_TEST_SUITE_P(
     Fp64, Transformers,
-    testing::Values(Model{"mixtral", DType::fp64, kAuto}, Model{"mixtral", DType::fp64, "reference"},
-                    Model{"llama", DType::fp64, kAuto}, Model{"llama_tied", DType::fp64, kAuto},
+    testing::Values(Model{"mixtral", DType::fp64, kAuto},
+                    Model{"mixtral", DType::fp64, "reference"}, Model{"llama", DType::fp64, kAuto},
+                    Model{"llama_tied", DType::fp64, kAuto},
                     Model{"llama_yarn", DType::fp64, kAuto}, Model{"mistral", DType::fp64, kAuto},
                     Model{"qwen2", DType::fp64, kAuto}, Model{"qwen3_moe", DType::fp64, kAuto},
                     Model{"qwen3_moe_pre_softmax", DType::fp64, kAuto}),

@@ -29,8 +29,9 @@ class Case(unittest.TestCase):
     def start(self, *arguments):
         """Starts the program in the test's folder."""
         command = [PROGRAM, *map(str, arguments)]
-        return subprocess.Popen(command, cwd=self.folder, text=True, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, cwd=self.folder, text=True, errors="replace",
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT)
 
     def run_program(self, *arguments, code=0):
         """Runs the program, expects an exit code, gives back all that it printed."""

@@ -90,20 +90,23 @@ class Generation(harness.Case):
 
 
 class Language(harness.Case):
-    """The tiny MoE deck on English text: its loss falls into a known band."""
+    """The tiny MoE deck on English text (a licence that is on every Debian machine, or this
+    project's own): its loss falls into a known band."""
 
     def test_loss_band(self):
-        self.train("moe.toml", "text", "run.steps=150", "optimizer.lr=1e-2")
+        text = harness.SOURCE / "LICENSE"
+        self.train("moe.toml", "text", "run.steps=150", f"data.files=[\"{text}\"]", "batch.global_size=16",
+                   "batch.micro_size=8")
         last = self.losses("text")[-20:]
-        self.assertLess(sum(last) / len(last), 2.9)  # letters in their frequencies: about 3.1
-        self.assertGreater(sum(last) / len(last), 1.5)  # too good: it sees what it should predict
+        self.assertLess(sum(last) / len(last), 2.6)  # letters by their frequency alone: about 3.1
+        self.assertGreater(sum(last) / len(last), 1.0)  # too good: it sees what it should predict
 
 
 class Explanations(harness.Case):
     def test_explain_and_check(self):
         self.assertIn("moe.top_k", self.run_program("explain", "moe.*"))
-        output = self.run_program("check", harness.TINY / "moe.toml", "optimizer.lr=5e-4")
-        self.assertIn("5e-4", output.replace("0.0005", "5e-4"))
+        output = self.run_program("check", harness.TINY / "moe.toml", "optimizer.lr=5e-3")
+        self.assertIn("lr = 0.005", output)
         self.assertIn("command line", output)
         self.run_program("explain", "moe.topk", code=64)
 

@@ -124,6 +124,14 @@ RC_GTEST_PROP(RandomPermutation, IsABijection, ()) {
   RC_ASSERT(is_bijection(RandomPermutation(seed, "shuffle", size)));
 }
 
+// Worked out by an independent program: an order that changed would break the resume of old runs.
+TEST(RandomPermutation, KnownAnswer) {
+  const RandomPermutation permutation(1, "shuffle", 12);
+  std::vector<std::uint64_t> images;
+  for (std::uint64_t i = 0; i < 12; ++i) images.push_back(permutation(i));
+  EXPECT_EQ(images, (std::vector<std::uint64_t>{9, 7, 0, 4, 3, 10, 11, 2, 1, 8, 6, 5}));
+}
+
 TEST(RandomPermutation, StaysInRangeForHugeSizes) {
   const std::uint64_t size = (std::uint64_t{1} << 40) + 12345;
   const RandomPermutation permutation(3, "shuffle", size);

@@ -85,6 +85,10 @@ TEST(HfFolder, ReadsShardsAndConverts) {
   folder.read(exec, "lm_head.weight", narrow);
   folder.read(exec, "lm_head.weight", wide);
   EXPECT_EQ(to_doubles(exec, narrow), to_doubles(exec, wide));
+  const AnyView other = memory.poisoned(DType::fp32, 96, 31);
+  expect_error([&] { folder.read(exec, "lm_head.weight", other); }, ExitCode::input,
+               {"lm_head.weight", "(96, 32)", "(96, 31)"});
+  expect_error([&] { folder.read(exec, "none.weight", other); }, ExitCode::input, {"none.weight"});
 }
 
 TEST(HfFolder, ReadsTheFusedSpelling) {

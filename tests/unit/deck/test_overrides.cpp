@@ -72,6 +72,15 @@ TEST(DeckPaths, StartAtTheFolderOfTheDeckThatNamesThem) {
   EXPECT_EQ(deck.data.files, expected);
 }
 
+TEST(DeckPaths, AFileNamedLikeAGlobIsThatFile) {
+  const TemporaryFolder folder;
+  folder.write("a[1].txt", "x");
+  folder.write("deck.toml",
+               kSmallDeck.substr(0, kSmallDeck.find("files")) + "files = \"a[1].txt\"\n");
+
+  EXPECT_EQ(read_deck(folder.path("deck.toml")).data.files.front(), folder.path("a[1].txt"));
+}
+
 TEST(DeckPaths, WordsOfResumeAreNoPaths) {
   EXPECT_EQ(read_small({"run.resume=never"}).run.resume, "never");
   EXPECT_TRUE(std::filesystem::path(read_small({"run.resume=step-1"}).run.resume).is_absolute());

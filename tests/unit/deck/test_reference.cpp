@@ -41,6 +41,7 @@ TEST(Explain, TakesGlobsSectionsAndBareNames) {
   EXPECT_EQ(explain("top_k").find("moe.window"), std::string::npos);
   EXPECT_SAYS(explain("model"), "model.rope_scaling.factor\n");
   expect_error([] { explain("moe.topk"); }, ExitCode::usage, {"did you mean moe.top_k?"});
+  expect_error([] { explain("optimiser"); }, ExitCode::usage, {"did you mean optimizer?"});
 }
 
 TEST(DeckReference, IsThePageInDocs) {

@@ -43,7 +43,7 @@ TEST_F(AdamW, AgreesWithPlainLoopOverThreeSteps) {
       std::vector<double> weight = read(master).values, first = read(m).values, second = first;
       for (int step = 1; step <= 3; ++step) {
         const ops::AdamW rule{0.01 * step, 0.9, 0.999, 1e-3, 0.2, 0.3, step};
-        const AnyView g = tensors_.random("g" + std::to_string(step), wide, size);
+        const AnyView g = tensors_.random(std::to_string(step), wide, size);
         const std::vector<double> gradient = read(g).values;
         for (std::size_t i = 0; i < weight.size(); ++i) {
           const double slope = rule.clip * gradient[i];

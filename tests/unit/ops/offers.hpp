@@ -2,7 +2,8 @@
 
 #include "ops/backend_list.hpp"
 
-#include <string>
+#include <gtest/gtest.h>
+
 #include <string_view>
 #include <vector>
 
@@ -22,13 +23,15 @@ std::vector<Offer> accepting(const std::vector<Offer>& offers, const Shape& shap
   return found;
 }
 
-/// What a backend says to a shape: "" when it accepts, "not built" when it is not there.
+/// Expects that a backend, when it is built, accepts a shape or refuses it with a sentence.
 template <typename Offer, typename Shape>
-std::string answer(const std::vector<Offer>& offers, std::string_view backend, const Shape& shape) {
+void expect_answer(const std::vector<Offer>& offers, std::string_view backend, const Shape& shape,
+                   bool accepts) {
   for (const Offer& offer : offers) {
-    if (offer.backend == backend) return offer.refuses(shape);
+    if (offer.backend == backend) {
+      EXPECT_EQ(offer.refuses(shape).empty(), accepts) << backend << ": " << describe(shape);
+    }
   }
-  return "not built";
 }
 
 /// The type whose tolerance holds for a product: sums are taken for `type`, then rounded.

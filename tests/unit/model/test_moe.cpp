@@ -1,0 +1,243 @@
+#include "layers/mlp.hpp"
+#include "moe/moe_layer.hpp"
+#include "tests/unit/model/workbench.hpp"
+
+#include <array>
+#include <map>
+
+namespace konclave {
+namespace {
+
+constexpr int kHidden = 5, kFfn = 3, kExperts = 4;
+
+MoeLayerConfig config(int top_k, bool pre_softmax = false) {
+  MoeConfig moe;
+  moe.num_experts = kExperts;
+  moe.top_k = top_k;
+  moe.ffn_hidden_size = kFfn;
+  moe.pre_softmax = pre_softmax;
+  moe.balancing = {"none", "aux_loss"};
+  moe.aux_loss_coefficients = {9, 0.3};
+  moe.z_loss_coefficient = 0.05;
+  return {moe, kHidden, DType::fp64};
+}
+
+/// One MoE layer, the second of its model, over routing windows of `offsets`.
+struct Moe : Workbench {
+  Moe(const MoeLayerConfig& settings, const std::vector<int>& offsets)
+      : layer("moe", /*index=*/1, settings, storage()) {
+    step.windows = {static_cast<int>(offsets.size()) - 1, tensors.integers(offsets)};
+    step.scale = {1.0 / step.windows.count, 1.0 / offsets.back()};
+    step.statistics.sums = sums.as2<double>();
+    layer.visit_parameters([&](Parameter& parameter) {
+      parameters.emplace(parameter.name(), &parameter);
+      set(parameter.grad(), 0);
+    });
+    randomised_leaves(exec, layer, 0.5);
+  }
+  void forward(const AnyIn& x, const AnyView& y) {
+    set(sums, 0);
+    layer.prepare(exec, operations);
+    layer.forward(context(), step, x, saved, y);
+  }
+  void backward(const AnyIn& dy, const AnyView& dx) { layer.backward(context(), saved, dy, dx); }
+
+  double statistic(int column) const {
+    return to_doubles(exec, sums)[static_cast<std::size_t>(2 + kExperts + column)];
+  }
+  /// Column 0 of the inputs becomes 1, so that these logits are added to those of every token.
+  AnyView steer(const AnyView& x, const std::array<double, kExperts>& logits) {
+    std::vector<double> values = to_doubles(exec, x);
+    for (std::size_t i = 0; i < values.size(); i += kHidden) values[i] = 1;
+    from_doubles(exec, values, x);
+    const AnyView router = parameters.at("moe.router.weight")->value();
+    std::vector<double> weight = to_doubles(exec, router);
+    for (std::size_t e = 0; e < kExperts; ++e) weight[e * kHidden] = logits[e];
+    from_doubles(exec, weight, router);
+    return x;
+  }
+  /// Score of the last expert chosen over that of the first one left out, the nearest of any token.
+  double margin() {
+    const std::vector<double> scores = to_doubles(exec, saved.router.scores);
+    double nearest = 1e9;
+    for (std::size_t row = 0; row < scores.size(); row += kExperts) {
+      std::vector<double> sorted(scores.begin() + static_cast<std::ptrdiff_t>(row),
+                                 scores.begin() + static_cast<std::ptrdiff_t>(row + kExperts));
+      std::sort(sorted.rbegin(), sorted.rend());
+      const std::size_t top_k = saved.router.experts.extent(1);
+      if (top_k < kExperts) nearest = std::min(nearest, sorted[top_k - 1] / sorted[top_k]);
+    }
+    return nearest;
+  }
+
+  MoeLayer layer;
+  MoeStep step;
+  MoeLayer::Saved saved;
+  AnyView sums = tensors.poisoned(DType::fp64, 2, 2 + kExperts);
+  std::map<std::string, Parameter*> parameters;
+};
+
+TEST(MoeLayer, BackwardIsTheGradientWithItsLosses) {
+  for (const bool pre_softmax : {false, true}) {
+    for (const int top_k : {1, 2, kExperts}) {
+      SCOPED_TRACE(testing::Message() << "K = " << top_k << (pre_softmax ? ", pre" : ", post"));
+      Moe moe(config(top_k, pre_softmax), {0, 4, 4, 9});
+      const AnyView x = moe.tensors.random("x", DType::fp64, 9, kHidden);
+      moe.expect_layer_gradients(
+          moe.layer, x, [&](const AnyIn& in, const AnyView& y) { moe.forward(in, y); },
+          [&](const AnyIn& dy, const AnyView& dx) { moe.backward(dy, dx); },
+          [&] { return moe.statistic(0) + moe.statistic(1); });
+      EXPECT_GT(moe.margin(), 1.001) << "a tie is too near for differences";
+    }
+  }
+}
+
+/// A dense MLP with the weights of one expert.
+std::unique_ptr<Mlp> mlp_of_expert(Moe& moe, int expert) {
+  auto mlp =
+      std::make_unique<Mlp>("moe.experts", MlpConfig{kHidden, kFfn, DType::fp64}, moe.storage());
+  mlp->visit_parameters([&](Parameter& parameter) {
+    const AnyView all = moe.parameters.at(parameter.name())->value();
+    from_doubles(moe.exec, to_doubles(moe.exec, all.slice(expert, 1)), parameter.value());
+    moe.set(parameter.grad(), 0);
+  });
+  mlp->prepare(moe.exec, moe.operations);
+  return mlp;
+}
+
+TEST(MoeLayer, WithAllTokensAtOneExpertItIsThatMlp) {
+  Moe moe(config(/*top_k=*/1), {0, 7});
+  moe.step.scale = {};  // no auxiliary and no z-loss
+  const AnyView x = moe.steer(moe.tensors.random("x", DType::fp64, 7, kHidden), {0, 0, 50, 0});
+  const AnyView dy = moe.tensors.random("dy", DType::fp64, 7, kHidden);
+  const auto result = [&] { return moe.tensors.poisoned(DType::fp64, 7, kHidden); };
+  const AnyView y = result(), dx = result(), mlp_y = result(), mlp_dx = result();
+  const std::unique_ptr<Mlp> mlp = mlp_of_expert(moe, 2);
+  Mlp::Saved saved;
+
+  moe.forward(x, y);
+  moe.backward(dy, dx);
+  mlp->forward(moe.context(), x, saved, mlp_y);
+  mlp->backward(moe.context(), saved, dy, mlp_dx);
+
+  const Tolerance allowed = tolerance(DType::fp64);
+  EXPECT_EQ(moe.statistic(2 + 2), 7);
+  EXPECT_TRUE(close(moe.exec, y, mlp_y, allowed));
+  EXPECT_TRUE(close(moe.exec, dx, mlp_dx, allowed));
+  mlp->visit_parameters([&](const Parameter& parameter) {
+    const AnyView all = moe.parameters.at(parameter.name())->grad();
+    EXPECT_TRUE(close(to_doubles(moe.exec, all.slice(2, 1)), to_doubles(moe.exec, parameter.grad()),
+                      allowed))
+        << parameter.name();
+  });
+}
+
+/// Weights of the chosen experts sum to 1, so that equal experts are one MLP, whatever the routes.
+TEST(MoeLayer, OfEqualExpertsIsTheirMlp) {
+  for (const int top_k : {1, 2, 3, kExperts}) {
+    Moe moe(config(top_k), {0, 13});
+    for (const auto& [name, parameter] : moe.parameters) {
+      if (name == "moe.router.weight") continue;
+      const std::vector<double> first = to_doubles(moe.exec, parameter->value().slice(0, 1));
+      for (int e = 1; e < kExperts; ++e) {
+        from_doubles(moe.exec, first, parameter->value().slice(e, 1));
+      }
+    }
+    const AnyView x = moe.tensors.random("x", DType::fp64, 13, kHidden);
+    const AnyView y = moe.tensors.poisoned(DType::fp64, 13, kHidden),
+                  expected = moe.tensors.copy(y);
+    const std::unique_ptr<Mlp> mlp = mlp_of_expert(moe, 3);
+    Mlp::Saved saved;
+    moe.forward(x, y);
+    mlp->forward(moe.context(), x, saved, expected);
+    EXPECT_TRUE(close(moe.exec, y, expected, tolerance(DType::fp64))) << "K = " << top_k;
+  }
+}
+
+TEST(MoeLayer, AnExpertWithoutTokensHasNoGradient) {
+  Moe moe(config(/*top_k=*/2), {0, 6});
+  const AnyView x = moe.steer(moe.tensors.random("x", DType::fp64, 6, kHidden), {0, -50, 0, 0});
+  const AnyView y = moe.tensors.poisoned(DType::fp64, 6, kHidden);
+  moe.forward(x, y);
+  moe.backward(moe.tensors.random("dy", DType::fp64, 6, kHidden), y);
+  EXPECT_EQ(moe.statistic(2 + 1), 0);
+  for (const auto& [name, parameter] : moe.parameters) {
+    if (name == "moe.router.weight") continue;
+    for (const double value : to_doubles(moe.exec, parameter->grad().slice(1, 1))) {
+      EXPECT_EQ(value, 0) << name;
+    }
+    for (const double value : to_doubles(moe.exec, parameter->grad().slice(0, 1))) {
+      EXPECT_NE(value, 0) << name;
+    }
+  }
+}
+
+TEST(MoeLayer, NoTokensAreNoTrouble) {
+  Moe moe(config(/*top_k=*/2), {0, 0});
+  moe.step.scale = {1, 1};
+  const AnyView none = moe.tensors.poisoned(DType::fp64, 0, kHidden);
+  moe.forward(none, none);
+  moe.backward(none, none);
+  for (int column = 0; column < 2 + kExperts; ++column) EXPECT_EQ(moe.statistic(column), 0);
+  for (const auto& [name, parameter] : moe.parameters) {
+    for (const double value : to_doubles(moe.exec, parameter->grad())) EXPECT_EQ(value, 0) << name;
+  }
+}
+
+TEST(RoutingWindows, AuxiliaryLossIsTheMeanOfTheWindows) {
+  const std::vector<int> offsets{0, 3, 8, 12};
+  Moe whole(config(2), offsets);
+  const AnyView x = whole.tensors.random("x", DType::fp64, 12, kHidden);
+  const AnyView y = whole.tensors.poisoned(DType::fp64, 12, kHidden);
+  whole.forward(x, y);
+
+  double aux = 0, z = 0;
+  std::vector<double> counts(kExperts);
+  for (std::size_t w = 0; w < 3; ++w) {
+    const int size = offsets[w + 1] - offsets[w];
+    Moe window(config(2), {0, size});
+    window.forward(x.slice(offsets[w], size), y.slice(offsets[w], size));
+    aux += window.statistic(0) / 3;
+    z += window.statistic(1) * size / 12;
+    for (std::size_t e = 0; e < kExperts; ++e)
+      counts[e] += window.statistic(2 + static_cast<int>(e));
+  }
+  EXPECT_GT(aux, 0.3) << "an auxiliary loss is at least its coefficient, up to sampling";
+  EXPECT_NEAR(whole.statistic(0), aux, 1e-14);
+  EXPECT_NEAR(whole.statistic(1), z, 1e-14);
+  for (int e = 0; e < kExperts; ++e) {
+    EXPECT_EQ(whole.statistic(2 + e), counts[static_cast<std::size_t>(e)]);
+  }
+  EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), 0.0), 2 * 12);
+}
+
+TEST(RoutingWindows, OneWindowIsNotTheMeanOfMany) {
+  Moe one(config(2), {0, 12}), many(config(2), {0, 3, 8, 12});
+  const AnyView x = one.tensors.random("x", DType::fp64, 12, kHidden);
+  const AnyView y = one.tensors.poisoned(DType::fp64, 12, kHidden);
+  one.forward(x, y);
+  many.forward(x, y);
+  EXPECT_GT(many.statistic(0) - one.statistic(0), 1e-3);
+  EXPECT_NEAR(many.statistic(1), one.statistic(1), 1e-14) << "the z-loss knows no windows";
+}
+
+/// Statistics add up over micro-batches, in the layer's row alone.
+TEST(MoeStatistics, AddUp) {
+  Moe moe(config(2), {0, 6});
+  const AnyView x = moe.tensors.random("x", DType::fp64, 6, kHidden);
+  const AnyView y = moe.tensors.poisoned(DType::fp64, 6, kHidden);
+  moe.forward(x, y);
+  std::vector<double> twice = to_doubles(moe.exec, moe.sums);
+  for (double& value : twice) value *= 2;
+  moe.layer.forward(moe.context(), moe.step, x, moe.saved, y);
+  const std::vector<double> sums = to_doubles(moe.exec, moe.sums);
+  EXPECT_TRUE(close(sums, twice, tolerance(DType::fp64)));
+  for (std::size_t column = 0; column < 2 + kExperts; ++column) EXPECT_EQ(sums[column], 0);
+
+  double squares = 0;
+  for (const double lse : to_doubles(moe.exec, moe.saved.router.lse)) squares += lse * lse;
+  EXPECT_NEAR(moe.statistic(1), 2 * 0.05 * squares / 6, 1e-14);
+}
+
+}  // namespace
+}  // namespace konclave

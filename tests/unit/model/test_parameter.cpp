@@ -1,0 +1,127 @@
+#include "tests/unit/model/tiny_model.hpp"
+#include "tests/unit/model/workbench.hpp"
+
+#include <cmath>
+#include <map>
+
+namespace konclave {
+namespace {
+
+/// Values of all parameters of a freshly initialised model.
+std::map<std::string, std::vector<double>> initial_values(const ModelDefinition& definition,
+                                                          std::uint64_t seed,
+                                                          bool backwards = false) {
+  Workbench bench;
+  Transformer model(definition, {&bench.weights, nullptr});
+  std::vector<Parameter*> parameters;
+  model.visit_parameters([&](Parameter& parameter) { parameters.push_back(&parameter); });
+  if (backwards) {
+    std::reverse(parameters.begin(), parameters.end());
+    for (Parameter* parameter : parameters) parameter->initialise(bench.exec, seed);
+  } else {
+    model.initialise(bench.exec, seed);
+  }
+  std::map<std::string, std::vector<double>> values;
+  for (const Parameter* parameter : parameters) {
+    values[parameter->name()] = to_doubles(bench.exec, parameter->value());
+  }
+  return values;
+}
+
+/// Mean and standard deviation.
+std::pair<double, double> moments(const std::vector<double>& values) {
+  double sum = 0, squares = 0;
+  for (const double value : values) {
+    sum += value;
+    squares += value * value;
+  }
+  const auto size = static_cast<double>(values.size());
+  return {sum / size, std::sqrt(squares / size - sum * sum / size / size)};
+}
+
+TEST(Initialisation, IsKeyedByNameAndIndex) {
+  const auto values = initial_values(tiny_model(), 7);
+  EXPECT_EQ(initial_values(tiny_model(), 7, /*backwards=*/true), values);
+  for (const char* name : {"lm_head.weight", "model.layers.1.moe.experts.up_proj.weight"}) {
+    const RandomStream stream(7, name);
+    std::vector<double> expected;
+    for (std::uint64_t i = 0; i < values.at(name).size(); ++i) {
+      expected.push_back(0.02 * stream.normal(i));
+    }
+    EXPECT_EQ(values.at(name), expected);
+  }
+  // Whatever else the model holds.
+  ModelDefinition larger = tiny_model();
+  larger.model.vocab_size += 3;
+  larger.moe.layer_frequency = {1, 1};
+  const auto others = initial_values(larger, 7);
+  EXPECT_EQ(others.at("model.layers.1.moe.router.weight"),
+            values.at("model.layers.1.moe.router.weight"));
+  std::vector<double> head = others.at("lm_head.weight");
+  head.resize(values.at("lm_head.weight").size());
+  EXPECT_EQ(head, values.at("lm_head.weight"));
+}
+
+TEST(Initialisation, DiffersByNameAndSeed) {
+  const auto values = initial_values(tiny_model(), 7), others = initial_values(tiny_model(), 8);
+  std::map<double, std::string> first;
+  for (const ParameterSpec& spec : parameter_specs(tiny_model())) {
+    if (spec.init_std == 0) continue;
+    EXPECT_NE(values.at(spec.name), others.at(spec.name)) << spec.name;
+    // In units of the spread, the first values of two parameters are different draws.
+    const double draw = std::round(values.at(spec.name)[0] / spec.init_std * 1e9);
+    EXPECT_TRUE(first.emplace(draw, spec.name).second) << spec.name << " and " << first[draw];
+  }
+}
+
+/// Norms are 1, biases 0, matrices normal; those that write to the residual stream are smaller by
+/// sqrt(2 layers).
+TEST(Initialisation, HasTheRightSpread) {
+  ModelDefinition definition = tiny_model();
+  definition.model.hidden_size = 96;
+  definition.model.head_dim = 48;
+  definition.model.ffn_hidden_size = 128;
+  definition.model.vocab_size = 200;
+  definition.moe.ffn_hidden_size = 64;
+  definition.moe.num_experts = 64;
+  definition.model.init_std = 0.05;
+  const auto ends_with = [](const std::string& name, const std::string& end) {
+    return name.ends_with(end);
+  };
+  for (const auto& [name, values] : initial_values(definition, 1)) {
+    const bool norm = ends_with(name, "norm.weight"), bias = ends_with(name, ".bias");
+    if (norm || bias) {
+      EXPECT_EQ(values, std::vector<double>(values.size(), norm ? 1 : 0)) << name;
+      continue;
+    }
+    const bool output = ends_with(name, "o_proj.weight") || ends_with(name, "down_proj.weight");
+    const double expected = output ? 0.05 / 2 : 0.05;
+    const auto [mean, spread] = moments(values);
+    const double error = expected / std::sqrt(static_cast<double>(values.size()));
+    EXPECT_NEAR(mean, 0, 4 * error) << name;
+    EXPECT_NEAR(spread, expected, 4 * error) << name;
+  }
+}
+
+TEST(Initialisation, IsRoundedToTheTypeOfTheWeights) {
+  const auto wide = initial_values(tiny_model(DType::fp64), 7);
+  const auto narrow = initial_values(tiny_model(DType::bf16), 7);
+  for (const auto& [name, values] : wide) {
+    EXPECT_TRUE(close(narrow.at(name), values, tolerance(DType::bf16))) << name;
+  }
+  EXPECT_NE(narrow.at("lm_head.weight"), wide.at("lm_head.weight"));
+}
+
+TEST(Parameter, WithoutStorageIsDescribedOnly) {
+  const Parameter parameter({"some.weight", {3, 5}, DType::bf16, 0.02}, {});
+  EXPECT_EQ(parameter.size(), 15);
+  EXPECT_TRUE(parameter.value().empty());
+  EXPECT_TRUE(parameter.grad().empty());
+  EXPECT_EQ(parameter.gemm_shape(GemmKind::forward),
+            (GemmShape{GemmKind::forward, 3, 5, DType::bf16, DType::bf16, false}));
+  EXPECT_EQ(parameter.gemm_shape(GemmKind::weight_gradient),
+            (GemmShape{GemmKind::weight_gradient, 3, 5, DType::bf16, DType::fp32, true}));
+}
+
+}  // namespace
+}  // namespace konclave
