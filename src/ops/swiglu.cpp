@@ -7,12 +7,8 @@ namespace konclave::ops {
 
 namespace {
 
-/// 1 / (1 + exp(-x)). The argument is clamped where the result no longer changes.
-template <typename A> KOKKOS_INLINE_FUNCTION A sigmoid(A x) {
-  const A limit = sizeof(A) == 4 ? A(80) : A(700);
-  const A clamped = x < -limit ? -limit : x;
-  return 1 / (1 + fast_exp(-clamped));
-}
+/// 1 / (1 + exp(-x)); 0 where the exponential is infinite.
+template <typename A> KOKKOS_INLINE_FUNCTION A sigmoid(A x) { return 1 / (1 + fast_exp(-x)); }
 
 template <typename X>
 void forward_kernel(const ExecSpace& exec, View2<const X> g, View2<const X> u,

@@ -1,5 +1,7 @@
 #include "run/signals.hpp"
 
+#include "base/error.hpp"
+
 #include <csignal>
 
 namespace konclave {
@@ -15,16 +17,29 @@ extern "C" void note_signal(int number) {
 }
 
 constexpr int kSignals[] = {SIGTERM, SIGUSR1, SIGINT};
+constexpr std::size_t kStackBytes = std::size_t{64} << 10;
 
 }  // namespace
 
-StopSignals::StopSignals() {
+StopSignals::StopSignals() : stack_(kStackBytes) {
   received_signal = 0;
-  for (const int number : kSignals) std::signal(number, note_signal);
+  // Handlers run on a stack of their own: generated kernels of matrix libraries (oneDNN 2.6 for
+  // AVX2) keep data below the stack pointer, where a handler's frame would overwrite it.
+  stack_t stack{};
+  stack.ss_sp = stack_.data();
+  stack.ss_size = stack_.size();
+  require(::sigaltstack(&stack, nullptr) == 0, "no stack for signal handlers can be had");
+  struct sigaction action {};
+  action.sa_handler = note_signal;
+  action.sa_flags = SA_ONSTACK | SA_RESTART;
+  for (const int number : kSignals) ::sigaction(number, &action, nullptr);
 }
 
 StopSignals::~StopSignals() {
   for (const int number : kSignals) std::signal(number, SIG_DFL);
+  stack_t none{};
+  none.ss_flags = SS_DISABLE;
+  ::sigaltstack(&none, nullptr);
 }
 
 int StopSignals::received() const { return received_signal; }

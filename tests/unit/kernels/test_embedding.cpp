@@ -1,8 +1,6 @@
 #include "ops/embedding.hpp"
 #include "tests/unit/kernels/kernel_test.hpp"
 
-#include <algorithm>
-
 namespace konclave {
 namespace {
 

@@ -2,6 +2,7 @@
 #include "tests/unit/model/workbench.hpp"
 
 #include <cmath>
+#include <memory>
 
 namespace konclave {
 namespace {

@@ -2,8 +2,11 @@
 #include "moe/moe_layer.hpp"
 #include "tests/unit/model/workbench.hpp"
 
+#include <algorithm>
 #include <array>
 #include <map>
+#include <memory>
+#include <numeric>
 
 namespace konclave {
 namespace {

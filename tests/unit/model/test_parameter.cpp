@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <map>
+#include <string>
+#include <utility>
 
 namespace konclave {
 namespace {

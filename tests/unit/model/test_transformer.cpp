@@ -1,7 +1,10 @@
 #include "tests/unit/model/tiny_model.hpp"
 #include "tests/unit/model/workbench.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <set>
+#include <string>
 
 namespace konclave {
 namespace {

@@ -4,6 +4,8 @@
 #include "train/trainer.hpp"
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 namespace konclave {
