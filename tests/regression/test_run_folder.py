@@ -49,6 +49,23 @@ class Lock(harness.Case):
         self.assertEqual(self.lasting_metrics("one"), self.lasting_metrics("two"))
 
 
+class Ranks(harness.Case):
+    """What this version does not do on several ranks is refused by all of them, in one message."""
+
+    def test_training_on_two_ranks_leaves_with_69(self):
+        command = ["mpirun", "-n", "2", harness.PROGRAM, "train", str(harness.TINY / "moe.toml")]
+        result = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60)
+        self.assertEqual(result.returncode, 69, result.stderr)
+        self.assertEqual((result.stdout + result.stderr).count("2 ranks were started"), 1)
+        self.assertFalse((self.folder / "runs").exists())
+
+    def test_check_prints_once(self):
+        command = ["mpirun", "-n", "2", harness.PROGRAM, "check", str(harness.TINY / "moe.toml")]
+        result = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stdout.count("[model]"), 1)
+
+
 class FullDisk(harness.Case):
     """Needs root for a small file system of its own (see main below)."""
 
@@ -102,7 +119,9 @@ def main():
     if probe.returncode == 0:
         sys.exit(subprocess.run(command).returncode)
     print(f"SKIPPED: the full-disk tests need root for a small file system ({probe.stderr.strip()})")
-    unittest.main(defaultTest="Lock", exit=False)
+    ran = unittest.main(defaultTest=["Lock", "Ranks"], exit=False)
+    if not ran.result.wasSuccessful():
+        sys.exit(1)
     sys.exit(harness.SKIPPED)
 
 
