@@ -23,7 +23,7 @@ fs::path unused_name(const fs::path& target, const char* kind) {
   std::string stem = ".";
   stem.append(target.filename().string()).append(kind).append(process_label()).append("-");
   for (int attempt = 0;; ++attempt) {
-    const fs::path name = target.parent_path() / (stem + std::to_string(attempt));
+    fs::path name = target.parent_path() / (stem + std::to_string(attempt));
     std::error_code ignored;
     if (!fs::exists(fs::symlink_status(name, ignored))) return name;
   }

@@ -28,22 +28,26 @@ std::string safetensors_type(DType type) {
   fail("unknown element type");
 }
 
+void check_shape(const Checkpoint& checkpoint, const TensorInfo& wanted) {
+  const TensorInfo& found = checkpoint.info(wanted.name);
+  require(found.shape == wanted.shape,
+          checkpoint.folder().string() + ": tensor " + wanted.name + " has shape " +
+              found.shape_text() + "; the model makes it " + wanted.shape_text(),
+          ExitCode::input);
+}
+
 /// Every tensor of the model is in the checkpoint with its shape, and there are no others.
 void check_tensors(const Checkpoint& checkpoint, const std::vector<HfTensor>& tensors) {
   std::set<std::string> wanted;
-  const std::string folder = checkpoint.folder().string();
   for (const HfTensor& tensor : tensors) {
     const std::string name = kModelGroup + tensor.name;
     wanted.insert(name);
-    const TensorInfo& found = checkpoint.info(name);
-    require(found.shape == tensor.shape,
-            folder + ": tensor " + name + " has shape " + found.shape_text() +
-                "; the model makes it " + TensorInfo{name, found.type, tensor.shape}.shape_text(),
-            ExitCode::input);
+    check_shape(checkpoint, {name, DType::fp32, tensor.shape});
   }
   for (const TensorInfo& tensor : checkpoint.manifest().tensors) {
-    require(!tensor.name.starts_with(kModelGroup) || wanted.contains(tensor.name),
-            folder + ": tensor " + tensor.name + " has no place in the model", ExitCode::input);
+    if (!tensor.name.starts_with(kModelGroup) || wanted.contains(tensor.name)) continue;
+    fail(checkpoint.folder().string() + ": tensor " + tensor.name + " has no place in the model",
+         ExitCode::input);
   }
 }
 

@@ -32,8 +32,9 @@ HfTensor from_experts(const std::string& name, const std::string& prefix, const 
                       const Shape& shape) {
   HfTensor tensor{name, shape, {}};
   for (std::int64_t expert = 0; expert < shape[0]; ++expert) {
-    tensor.slices.push_back(
-        whole(prefix + std::to_string(expert) + "." + matrix + ".weight", {shape[1], shape[2]}));
+    std::string part = prefix;
+    part.append(std::to_string(expert)).append(".").append(matrix).append(".weight");
+    tensor.slices.push_back(whole(part, {shape[1], shape[2]}));
   }
   return tensor;
 }

@@ -66,7 +66,8 @@ struct Place {
 
 /// One entry of the header and where its data lies, relative to the end of the header.
 std::pair<SafetensorsEntry, Place> parse_entry(const std::string& name, const json& value,
-                                               const std::string& what) {
+                                               const std::string& file) {
+  const std::string what = file + ": tensor " + name;
   SafetensorsEntry entry;
   std::vector<std::uint64_t> offsets;
   try {
@@ -87,7 +88,7 @@ std::pair<SafetensorsEntry, Place> parse_entry(const std::string& name, const js
           what + ": " + std::to_string(offsets[1] - offsets[0]) + " bytes in the file, but type " +
               entry.dtype + " and shape need " + std::to_string(entry.bytes),
           ExitCode::input);
-  return {std::move(entry), {name, offsets[0], offsets[1]}};
+  return {std::move(entry), Place{name, offsets[0], offsets[1]}};
 }
 
 /// The data must be covered once and without gaps.
@@ -166,7 +167,7 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   const json header = parse_header(start + kLengthBytes, length, name);
   for (const auto& [tensor, value] : header.items()) {
     if (tensor == kMetadata) continue;
-    auto [entry, place] = parse_entry(tensor, value, name + ": tensor " + tensor);
+    auto [entry, place] = parse_entry(tensor, value, name);
     opened.entries_.emplace(tensor, std::move(entry));
     places.push_back(std::move(place));
   }

@@ -12,6 +12,7 @@
 #include <csignal>
 #include <stdexcept>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 namespace konclave {
 namespace {
@@ -77,6 +78,21 @@ TEST(Commit, AFullDiskLeavesTheOldOne) {
   expect_error([&] { write_checkpoint(checkpoints, content); }, ExitCode::io,
                {"deck.toml", "File too large"});
   expect_only_step_1(checkpoints);
+}
+
+TEST(Commit, SpaceIsTakenBeforeTheData) {
+  const TemporaryFolder temporary;
+  const fs::path checkpoints = temporary.path("c");
+  const std::vector<SampleTensor> tensors = sample_tensors();
+  CheckpointContent content = content_of(1, tensors);
+  content.tensors[0].fill = [&](void*) {
+    const fs::path file = checkpoints / list_folder(checkpoints).front() / kTensorFile;
+    struct stat status {};
+    ASSERT_EQ(::stat(file.c_str(), &status), 0) << file;
+    EXPECT_GE(status.st_blocks * 512, status.st_size);
+    EXPECT_GT(status.st_size, tensors[0].info.bytes());
+  };
+  write_checkpoint(checkpoints, content);
 }
 
 TEST(Commit, AFailureWhileFillingLeavesTheOldOne) {

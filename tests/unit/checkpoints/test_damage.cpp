@@ -37,7 +37,7 @@ TEST(Damage, AnyFlippedBitInAnyFileIsFound) {
   for (const std::string& name : kFiles) {
     const auto size = static_cast<std::int64_t>(fs::file_size(folder / name));
     // All of a small file; of the large one the metadata at its start and samples of the rest.
-    for (std::int64_t byte = 0; byte < size; byte += byte < 4096 ? 1 : 7919) {
+    for (std::int64_t byte = 0; byte < size; byte += byte < 2048 ? 1 : 7919) {
       const int bit = static_cast<int>(byte % 8);
       flip_bit(folder / name, byte, bit);
       SCOPED_TRACE(name + " byte " + std::to_string(byte));

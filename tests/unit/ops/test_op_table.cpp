@@ -1,0 +1,100 @@
+// The choice of backends, with made-up offers, and what is done before one is called.
+
+#include "ops/backend_list.hpp"
+#include "ops/op_table.hpp"
+#include "tests/support/close.hpp"
+#include "tests/support/expect_error.hpp"
+#include "tests/support/tensors.hpp"
+#include "tests/support/tolerance.hpp"
+
+#include <gtest/gtest.h>
+
+namespace konclave {
+namespace {
+
+std::string accepts(const GemmShape&) { return ""; }
+std::string refuses_doubles(const GemmShape& shape) {
+  return shape.type == DType::fp64 ? "knows no doubles" : "";
+}
+
+/// Offers that can be chosen, not run.
+OpTable made_up_table() {
+  OpTable table;
+  table.gemm.push_back({"fast", &refuses_doubles, nullptr, nullptr, nullptr});
+  table.gemm.push_back({"plain", &accepts, nullptr, nullptr, nullptr});
+  return table;
+}
+
+GemmShape product(DType type) { return {GemmKind::forward, 3, 2, type, type, false}; }
+
+class Choice : public testing::Test {
+ protected:
+  MemoryAccount account_;
+};
+
+TEST_F(Choice, TakesTheFirstThatAcceptsAndKeepsTheReasonsOfTheOthers) {
+  Operations operations(made_up_table(), {}, account_);
+
+  EXPECT_EQ(operations.choose(product(DType::fp32)).backend, "fast");
+  EXPECT_EQ(operations.choose(product(DType::fp64)).backend, "plain");
+  EXPECT_EQ(operations.choose(product(DType::fp64)).backend, "plain");
+
+  ASSERT_EQ(operations.choices().size(), 2U) << "one for each problem";
+  EXPECT_TRUE(operations.choices()[0].refusals.empty());
+  EXPECT_EQ(operations.choices()[1].refusals, std::vector<std::string>{"fast: knows no doubles"});
+}
+
+TEST_F(Choice, ABackendThatTheDeckInsistsOnMustAccept) {
+  BackendConfig config;
+  config.gemm = "fast";
+  Operations operations(made_up_table(), config, account_);
+
+  EXPECT_EQ(operations.choose(product(DType::fp32)).backend, "fast");
+  expect_error([&] { operations.choose(product(DType::fp64)); }, ExitCode::deck,
+               {"insists on fast", "knows no doubles"});
+}
+
+TEST_F(Choice, ABackendThatIsNotBuiltIsNamedWithThoseThatAre) {
+  BackendConfig config;
+  config.gemm = "quick";
+  expect_error([&] { Operations operations(made_up_table(), config, account_); }, ExitCode::deck,
+               {"quick", "fast, plain"});
+}
+
+/// One local expert goes to `gemm`, with the same result.
+TEST_F(Choice, OneExpertIsAPlainProduct) {
+  const ExecSpace exec;
+  Tensors memory(exec);
+  Operations operations(built_backends(), {}, account_);
+  constexpr std::int64_t kRows = 5, kOut = 4, kIn = 3;
+  const AnyView x = memory.random("x", DType::fp64, kRows, kIn);
+  const AnyView dy = memory.random("dy", DType::fp64, kRows, kOut);
+  const AnyView w = memory.random("w", DType::fp64, 1, kOut, kIn);
+  const auto offsets = memory.integers({0, kRows});
+
+  for (const GemmKind kind :
+       {GemmKind::forward, GemmKind::data_gradient, GemmKind::weight_gradient}) {
+    const GemmShape shape{kind, kOut, kIn, DType::fp64, DType::fp64, false};
+    const PreparedWeight weight = operations.prepare(exec, shape, /*experts=*/1, w);
+    const bool of_weight = kind == GemmKind::weight_gradient;
+    const AnyIn a = kind == GemmKind::forward ? x : dy;
+    const AnyIn b = of_weight ? AnyIn(x) : AnyIn();
+    const std::int64_t rows = of_weight ? kOut : kRows;
+    const std::int64_t columns = kind == GemmKind::forward ? kOut : kIn;
+    const AnyView plain = memory.poisoned(DType::fp64, rows, columns);
+    const AnyView grouped = memory.poisoned(DType::fp64, rows, columns);
+    const AnyView out(DType::fp64, grouped.data(),
+                      of_weight ? std::array<std::int64_t, 3>{1, rows, columns}
+                                : std::array<std::int64_t, 3>{rows, columns, 1},
+                      of_weight ? 3 : 2);
+
+    operations.gemm(exec, shape, {a, &weight, b, plain, {}});
+    operations.grouped_gemm(exec, {1, shape}, {offsets, a, &weight, b, out, {}});
+
+    EXPECT_TRUE(close(exec, grouped, plain, tolerance(DType::fp64))) << name_of(kind);
+  }
+  for (const BackendChoice& choice : operations.choices()) EXPECT_EQ(choice.operation, "gemm");
+}
+
+}  // namespace
+}  // namespace konclave
