@@ -98,7 +98,9 @@ void refuse_unsupported(const Section& config, const std::string& model_type, in
     config.refuse("sliding_window", "a window of " + std::to_string(window) +
                                         " tokens is shorter than the sequence of " +
                                         std::to_string(sequence_length) +
-                                        ", and attention here has no window");
+                                        ", and attention here has no window; ask for a "
+                                        "shorter one (model.sequence_length, or convert "
+                                        "--sequence-length)");
   }
 }
 

@@ -30,10 +30,14 @@ void backward(const ExecSpace& exec, const AttentionShape& shape, const Attentio
   }
 }
 
+std::string remark(const AttentionShape& shape) {
+  return shape.type == DType::bf16 ? "bf16 is widened to fp32, block by block" : "";
+}
+
 }  // namespace
 
 AttentionOffer attention_offer() {
-  return {"onednn", &refuses, &ops::blocked_attention_workspace, &forward, &backward};
+  return {"onednn", &refuses, &ops::blocked_attention_workspace, &forward, &backward, &remark};
 }
 
 }  // namespace konclave::onednn

@@ -15,7 +15,12 @@ void run(const ExecSpace& exec, const GemmShape& shape, const GemmOperands& oper
 }  // namespace
 
 GemmOffer gemm_offer() {
-  return {"onednn", &refuses_product, &product_workspace, &prepare_weight, &run};
+  return {"onednn",
+          &refuses_product,
+          &product_workspace,
+          &prepare_weight,
+          &run,
+          [](const GemmShape& s) { return remark_on(s.type); }};
 }
 
 }  // namespace konclave::onednn

@@ -28,6 +28,9 @@ void run(const ExecSpace& exec, const GroupedGemmShape& shape,
 
 }  // namespace
 
-GroupedGemmOffer grouped_gemm_offer() { return {"onednn", &refuses, &workspace, &prepare, &run}; }
+GroupedGemmOffer grouped_gemm_offer() {
+  return {"onednn", &refuses, &workspace,
+          &prepare, &run,     [](const GroupedGemmShape& s) { return remark_on(s.each.type); }};
+}
 
 }  // namespace konclave::onednn

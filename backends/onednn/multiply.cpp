@@ -75,6 +75,11 @@ void multiply_sum(const ExecSpace& exec, const Product& product, Workspace works
 
 }  // namespace
 
+std::string remark_on(DType type) {
+  return is_widened(type) ? "bf16 operands are widened to fp32: this CPU has no products of bf16"
+                          : "";
+}
+
 std::string refuses_product(const GemmShape& shape) {
   if (!kHostAccessible) return "needs host memory";
   if (shape.type == DType::fp64 || shape.result == DType::fp64) return "has no products in fp64";

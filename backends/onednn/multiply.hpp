@@ -10,6 +10,9 @@ namespace konclave::onednn {
 /// "", or why a product of this shape is refused.
 std::string refuses_product(const GemmShape& shape);
 
+/// Says so when operands are widened (see `multiply`); else "".
+std::string remark_on(DType type);
+
 /// Bytes of scratch memory for a product of `rows` rows.
 std::size_t product_workspace(const GemmShape& shape, std::int64_t rows);
 

@@ -62,6 +62,9 @@ void add_convert_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* from = convert->add_subcommand("from-hf", "Mixtral, Llama or Mistral to a checkpoint");
   from->add_option("folder", arguments.source, "Hugging Face folder")->required();
   from->add_option("checkpoint", arguments.target, "Checkpoint to write")->required();
+  from->add_option("--sequence-length", arguments.sequence_length,
+                   "Longest sequence that the model is wanted for; the model's own maximum if 0")
+      ->check(CLI::NonNegativeNumber);
   CLI::App* to = convert->add_subcommand("to-hf", "A checkpoint to a Hugging Face folder");
   to->add_option("checkpoint", arguments.source, "Checkpoint or run folder")->required();
   to->add_option("folder", arguments.target, "Hugging Face folder to write")->required();

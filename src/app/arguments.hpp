@@ -21,8 +21,9 @@ struct Arguments {
   int max_tokens = 200;
   double temperature = 1;
   std::uint64_t seed = 1;
-  int ranks = 1;        ///< check
-  bool verify = false;  ///< inspect
+  int ranks = 1;            ///< check
+  int sequence_length = 0;  ///< convert from-hf
+  bool verify = false;      ///< inspect
 };
 
 /// What became of the command line: a command to run, or a text to print and a code to leave with.

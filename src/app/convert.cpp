@@ -9,7 +9,7 @@ namespace konclave::app {
 namespace {
 
 void from_hugging_face(const Arguments& arguments, spdlog::logger& log) {
-  const HfFolder source(arguments.source);
+  const HfFolder source(arguments.source, arguments.sequence_length);
   convert_from_hf(source, arguments.target, model_deck(source.definition(), arguments.source));
   log.info("{} tensors of {} are in {}", source.tensors().size(), arguments.source,
            arguments.target);

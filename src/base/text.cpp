@@ -95,23 +95,25 @@ double parse_duration(std::string_view text) {
   const std::string copy(text);
   const char* rest = copy.c_str();
   double total = 0;
-  bool any = false, good = true;
+  int terms = 0, bare = 0;  // a number without a unit stands alone
+  bool good = true;
   while (good) {
     while (std::isspace(static_cast<unsigned char>(*rest))) ++rest;
     if (*rest == '\0') break;
     char* after = nullptr;
     const double value = std::strtod(rest, &after);
-    good = after != rest && value >= 0;
+    good = after != rest && value >= 0 && std::isfinite(value);
     while (std::isspace(static_cast<unsigned char>(*after))) ++after;
     std::string unit;
     while (std::isalpha(static_cast<unsigned char>(*after))) unit += *after++;
     const auto found = kUnits.find(unit);
     good = good && found != kUnits.end();
     if (good) total += value * found->second;
-    any = true;
+    ++terms;
+    bare += unit.empty() ? 1 : 0;
     rest = after;
   }
-  require(good && any,
+  require(good && terms > 0 && (bare == 0 || terms == 1),
           "'" + copy + "' is no duration; write seconds or units, as in \"2 h 30 min\" or \"90 s\"",
           ExitCode::usage);
   return total;

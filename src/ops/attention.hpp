@@ -55,6 +55,7 @@ struct AttentionOffer {
   void (*forward)(const ExecSpace& exec, const AttentionShape& shape, const AttentionForward& call);
   void (*backward)(const ExecSpace& exec, const AttentionShape& shape,
                    const AttentionBackward& call);
+  std::string (*remark)(const AttentionShape& shape) = nullptr;
 };
 
 }  // namespace konclave

@@ -54,6 +54,8 @@ struct GemmOffer {
   /// Asynchronous on `exec`; T may be 0 (then forward and data_gradient do nothing, and
   /// weight_gradient writes zeros unless it accumulates).
   void (*run)(const ExecSpace& exec, const GemmShape& shape, const GemmOperands& operands);
+  /// What a user should know of how an accepted problem is run; "" when it is run as it is.
+  std::string (*remark)(const GemmShape& shape) = nullptr;
 };
 
 }  // namespace konclave

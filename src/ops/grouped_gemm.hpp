@@ -37,6 +37,7 @@ struct GroupedGemmOffer {
                             const AnyIn& weight);
   void (*run)(const ExecSpace& exec, const GroupedGemmShape& shape,
               const GroupedGemmOperands& operands);
+  std::string (*remark)(const GroupedGemmShape& shape) = nullptr;
 };
 
 }  // namespace konclave

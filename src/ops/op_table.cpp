@@ -38,12 +38,13 @@ const Offer& Operations::pick(std::map<Shape, const Offer*>& made, const std::ve
                               const Shape& shape, const std::string& operation,
                               const std::string& wanted) {
   if (const auto found = made.find(shape); found != made.end()) return *found->second;
-  BackendChoice choice{operation, describe(shape), "", {}};
+  BackendChoice choice{operation, describe(shape), "", {}, ""};
   for (const Offer& offer : offers) {
     if (wanted != "auto" && wanted != offer.backend) continue;
     const std::string reason = offer.refuses(shape);
     if (reason.empty()) {
       choice.backend = offer.backend;
+      if (offer.remark != nullptr) choice.remark = offer.remark(shape);
       choices_.push_back(choice);
       made[shape] = &offer;
       return offer;

@@ -29,6 +29,7 @@ struct BackendConfig {
 struct BackendChoice {
   std::string operation, problem, backend;
   std::vector<std::string> refusals;  ///< "onednn: reason", in the table's order
+  std::string remark;                 ///< how it is run, when not as it is
 };
 
 /// The replaceable operations as layers call them: picks an offer for each problem once, hands

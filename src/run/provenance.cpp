@@ -63,7 +63,8 @@ nlohmann::json provenance(const std::vector<std::string>& command_line,
     backends.push_back({{"operation", choice.operation},
                         {"problem", choice.problem},
                         {"backend", choice.backend},
-                        {"refusals", choice.refusals}});
+                        {"refusals", choice.refusals},
+                        {"remark", choice.remark}});
   }
   return {{"version", version()},
           {"revision", source_revision()},

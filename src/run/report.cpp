@@ -43,13 +43,14 @@ std::vector<std::string> describe_model(const ModelDefinition& definition) {
 }
 
 std::vector<std::string> describe_backends(const std::vector<BackendChoice>& choices) {
-  // A model has many shapes and few reasons: one line for each operation, backend and reason.
+  // A model has many shapes and few reasons: one line for each operation and backend.
   std::map<std::string, std::set<std::string>> reasons;
   std::vector<std::string> order;
   for (const BackendChoice& choice : choices) {
     const std::string who = choice.operation + ": " + choice.backend;
     if (!reasons.contains(who)) order.push_back(who);
     reasons[who].insert(choice.refusals.begin(), choice.refusals.end());
+    if (!choice.remark.empty()) reasons[who].insert(choice.remark);
   }
   std::vector<std::string> lines;
   for (const std::string& who : order) {

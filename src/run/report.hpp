@@ -13,8 +13,7 @@ namespace konclave {
 
 std::vector<std::string> describe_model(const ModelDefinition& definition);
 
-/// Which backend runs each operation, once for each set of refusals, and why the better ones do
-/// not.
+/// Which backend runs each operation, how, and why the better ones do not.
 std::vector<std::string> describe_backends(const std::vector<BackendChoice>& choices);
 
 struct RunSummary {

@@ -26,6 +26,18 @@ bool has_master(const Optimizer::State& state) {
   return state.master.data() != state.parameter->value().data();
 }
 
+/// A run that goes back would be resumed from its abandoned future the next time.
+void check_nothing_later(const Checkpoint& chosen, const std::filesystem::path& checkpoints) {
+  const auto all = list_checkpoints(checkpoints);
+  if (all.empty()) return;
+  const std::string newest = all.front().filename().string();
+  require(parse_checkpoint_name(newest).value_or(0) <= chosen.step(),
+          checkpoints.string() + " holds the later " + newest +
+              ", and run.resume goes back to step " + std::to_string(chosen.step()) +
+              "; give this run another run.name, or delete what is later",
+          ExitCode::resource);
+}
+
 void check_same_model(const Deck& deck, const Checkpoint& checkpoint,
                       const std::function<void(const std::string&)>& report) {
   const Deck saved = read_deck_text(checkpoint.deck(), (checkpoint.folder() / kDeckFile).string());
@@ -105,6 +117,7 @@ std::optional<Checkpoint> find_resume(const Deck& deck, const std::filesystem::p
   } else {
     found = Checkpoint::open(deck.run.resume);
     found->verify();
+    check_nothing_later(*found, checkpoints);
   }
   if (found) check_same_model(deck, *found, report);
   return found;

@@ -120,6 +120,7 @@ class Models(harness.Case):
         config["sliding_window"] = 8
         (self.model / "config.json").write_text(json.dumps(config))
         self.convert("sliding_window", "8")
+        self.run_program("convert", "from-hf", self.model, "short", "--sequence-length", "8")
 
     def test_no_model_at_all(self):
         output = self.run_program("eval", "nowhere", "--tokens", "x.safetensors", code=66)

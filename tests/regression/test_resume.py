@@ -107,6 +107,16 @@ class Resume(harness.Case):
         output = self.train(self.DECK, "one", *self.overrides("fp32"), "optimizer.eps=1e-7")
         self.assertIn("optimizer.eps", output)
 
+    def test_a_chosen_checkpoint(self):
+        overrides = (*self.overrides("fp32"), "checkpoint.keep_every=3")
+        self.train(self.DECK, "whole", *overrides)
+        older = self.checkpoint("whole", 9)
+        output = self.train(self.DECK, "whole", *overrides, f"run.resume={older}", code=69)
+        self.assertIn(f"step-{STEPS:08d}", output)
+        self.train(self.DECK, "branch", *overrides, f"run.resume={older}")
+        self.assertEqual(self.lasting_metrics("branch"), self.lasting_metrics("whole")[9:])
+        self.assert_same_tensors(self.checkpoint("branch", STEPS), self.checkpoint("whole", STEPS))
+
     def test_time_limit_saves_and_exits_75(self):
         self.train(self.DECK, "slow", *self.overrides("fp32", steps=100000), "run.time_limit=3 s",
                    code=75)

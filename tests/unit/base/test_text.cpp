@@ -87,7 +87,8 @@ TEST(ParseDuration, TakesSecondsAndUnits) {
 }
 
 TEST(ParseDuration, SaysWhatItTakes) {
-  for (const char* text : {"", "  ", "soon", "5 parsecs", "-3 s", "2:30:00", "3 s later", "nan"}) {
+  for (const char* text : {"", "  ", "soon", "5 parsecs", "-3 s", "2:30:00", "3 s later", "nan",
+                           "inf", "1 h 30", "5 5"}) {
     expect_error([&] { parse_duration(text); }, ExitCode::usage, {text, "2 h 30 min"});
   }
 }

@@ -1,5 +1,4 @@
 #include "run/run_lock.hpp"
-
 #include "tests/support/expect_error.hpp"
 #include "tests/support/temporary_folder.hpp"
 
