@@ -12,8 +12,6 @@
 #include <ctime>
 #include <unistd.h>
 
-extern char** environ;
-
 namespace konclave {
 
 namespace {

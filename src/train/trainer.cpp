@@ -44,8 +44,8 @@ double ModelRunner::sum_losses(const View1<double>& losses) {
 MicroBatch ModelRunner::infer(const HostMicroBatch& batch, int sequence_length,
                               Transformer::Saved& saved) {
   activations_.rewind({});
-  const MicroBatch input = make_micro_batch(exec_, activations_, batch.tokens, batch.labels,
-                                            sequence_length, /*window=*/0);
+  MicroBatch input = make_micro_batch(exec_, activations_, batch.tokens, batch.labels,
+                                      sequence_length, /*window=*/0);
   model_->forward(context(), input, {input.windows, {}, fresh_statistics()}, saved);
   return input;
 }
