@@ -66,7 +66,11 @@ ExitCode run_eval(const Arguments& arguments, spdlog::logger& log) {
 ExitCode run_generate(const Arguments& arguments) {
   const auto source = ModelSource::open(arguments.model);
   const ModelDefinition definition = source->definition(arguments.overrides);
-  const auto tokenizer = make_tokenizer(source->tokenizer());
+  const auto tokenizer = make_tokenizer(source->tokenizer(arguments.overrides));
+  require(definition.model.vocab_size >= tokenizer->vocab_size(),
+          arguments.model + " has a vocabulary of " + std::to_string(definition.model.vocab_size) +
+              ", too small for the tokenizer's " + std::to_string(tokenizer->vocab_size()),
+          ExitCode::input);
   ModelRunner runner(definition, /*trainable=*/false, built_backends(), {});
   source->load(runner);
   GenerationConfig config{arguments.max_tokens, arguments.temperature, arguments.seed,

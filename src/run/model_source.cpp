@@ -17,6 +17,26 @@ ModelDefinition with_overrides(const std::string& deck, const std::string& name,
   return read_deck_text(deck, name, overrides, DeckUse::model).definition;
 }
 
+/// A converted model has a deck without data, and one trained on token files may have any
+/// vocabulary: bytes would be nonsense to them.
+std::string tokenizer_of(const std::string& deck, const std::string& name,
+                         const std::vector<std::string>& overrides) {
+  const Deck read = read_deck_text(deck, name, overrides, DeckUse::model);
+  const auto origin = [&](const std::string& key) {
+    for (const DeckValue& value : read.values) {
+      if (value.key == key) return value.origin;
+    }
+    fail("the deck has no key " + key);
+  };
+  const bool from_text = origin("data.kind") != "default" && read.data.kind == "text";
+  require(from_text || origin("data.tokenizer") == "command line",
+          name +
+              " does not say which tokenizer its tokens are of; if they are bytes, add "
+              "data.tokenizer=bytes",
+          ExitCode::input);
+  return read.data.tokenizer;
+}
+
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   return TensorInfo{"", DType::fp32, shape}.shape_text();
 }
@@ -38,8 +58,8 @@ class CheckpointSource final : public ModelSource {
   ModelDefinition definition(const std::vector<std::string>& overrides) const override {
     return with_overrides(checkpoint_.deck(), deck_name(), overrides);
   }
-  std::string tokenizer() const override {
-    return read_deck_text(checkpoint_.deck(), deck_name(), {}, DeckUse::model).data.tokenizer;
+  std::string tokenizer(const std::vector<std::string>& overrides) const override {
+    return tokenizer_of(checkpoint_.deck(), deck_name(), overrides);
   }
   void load(ModelRunner& runner) const override {
     runner.model().visit_parameters([&](const Parameter& parameter) {
@@ -66,10 +86,11 @@ class HuggingFaceSource final : public ModelSource {
   }
 
   ModelDefinition definition(const std::vector<std::string>& overrides) const override {
-    const std::string name = folder_.folder().string();
-    return with_overrides(model_deck(folder_.definition(), name), name, overrides);
+    return with_overrides(deck(), folder_.folder().string(), overrides);
   }
-  std::string tokenizer() const override { return "bytes"; }
+  std::string tokenizer(const std::vector<std::string>& overrides) const override {
+    return tokenizer_of(deck(), folder_.folder().string(), overrides);
+  }
   void load(ModelRunner& runner) const override {
     runner.model().visit_parameters([&](const Parameter& parameter) {
       const auto found = shapes_.find(parameter.name());
@@ -81,6 +102,8 @@ class HuggingFaceSource final : public ModelSource {
   }
 
  private:
+  std::string deck() const { return model_deck(folder_.definition(), folder_.folder().string()); }
+
   HfFolder folder_;
   std::map<std::string, std::vector<std::int64_t>> shapes_;
 };

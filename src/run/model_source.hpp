@@ -24,8 +24,9 @@ class ModelSource {
 
   /// The model, with "section.key=value" overrides.
   virtual ModelDefinition definition(const std::vector<std::string>& overrides) const = 0;
-  /// Name of the tokenizer that goes with it.
-  virtual std::string tokenizer() const = 0;
+  /// Name of the tokenizer that its tokens are of: data.tokenizer of the overrides, or of the deck
+  /// of a run that trained on text. Throws Error(input) for a model that does not say.
+  virtual std::string tokenizer(const std::vector<std::string>& overrides) const = 0;
   /// Fills the runner's weights and prepares them. Throws Error(input) naming tensor and file when
   /// one is missing or has another shape.
   virtual void load(ModelRunner& runner) const = 0;

@@ -132,7 +132,7 @@ void TrainingRun::write_metrics(const StepMetrics& metrics, double seconds,
                          {"aux_loss", metrics.aux_loss},
                          {"z_loss", metrics.z_loss},
                          {"load_imbalance", metrics.load_imbalance},
-                         {"dropped_fraction", 0.0},
+                         {"dropped_fraction", 0.0},  // every layer is dropless
                          {"seconds", seconds},
                          {"tokens_per_second", tokens / seconds},
                          {"tflops", flops / seconds / 1e12},

@@ -89,6 +89,23 @@ class Generation(harness.Case):
         self.assertTrue(one.startswith("The "))
 
 
+    def test_a_model_of_unknown_or_other_tokens_is_refused(self):
+        model = harness.ORACLE / "mixtral" / "hf"
+        self.run_program("convert", "from-hf", model, "other.ckpt")
+        for source in (model, "other.ckpt"):
+            command = ("generate", source, "--prompt", "The ")
+            self.assertIn("data.tokenizer=bytes", self.run_program(*command, code=66))
+            output = self.run_program(*command, "data.tokenizer=bytes", code=66)
+            self.assertIn("vocabulary of 96", output)
+
+    def test_an_exported_model_of_bytes_generates(self):
+        self.train("moe.toml", "one", "run.steps=2", "optimizer.warmup_steps=1")
+        self.run_program("convert", "to-hf", self.run_folder("one"), "exported")
+        output = self.run_program("generate", "exported", "--prompt", "The ", "--max-tokens", "3",
+                                  "data.tokenizer=bytes")
+        self.assertTrue(output.startswith("The "))
+
+
 class Language(harness.Case):
     """The tiny MoE deck on English text (a licence that is on every Debian machine, or this
     project's own): its loss falls into a known band."""
