@@ -1,6 +1,8 @@
 #include "deck/check_report.hpp"
 
 #include "base/text.hpp"
+#include "deck/rank_map.hpp"
+#include "deck/rank_rules.hpp"
 
 #include <fmt/format.h>
 
@@ -24,6 +26,32 @@ std::string moe_layers(const ModelDefinition& definition) {
   const bool says_more =
       !layers.empty() && layers.size() < static_cast<std::size_t>(definition.model.num_layers);
   return says_more ? count + ": " + join(layers, " ") : count;
+}
+
+std::string memory_lines(const StateBytes& bytes) {
+  std::string text = line("weights", format_bytes(bytes.weights));
+  text += line("gradients", format_bytes(bytes.gradients));
+  if (bytes.master_weights > 0) text += line("master weights", format_bytes(bytes.master_weights));
+  text += line("optimizer moments", format_bytes(bytes.moments));
+  return text + line("together", format_bytes(bytes.total()) + ", without activations");
+}
+
+/// What each rank does and holds, and which rank is where.
+std::string ranks_report(const Deck& deck, const RankGrids& grids) {
+  const int ranks = grids.ranks(), ep = grids.experts.size("ep");
+  const std::int64_t parameters = count_parameters(deck.definition).on_a_rank(ep);
+  const int experts = deck.definition.moe.num_experts;
+
+  std::string text =
+      ranks == 1 ? "\n# On one rank\n" : fmt::format("\n# On each of {} ranks\n", ranks);
+  text += line("dp, ep, edp",
+               fmt::format("{}, {}, {}", grids.dense.size("dp"), ep, grids.experts.size("edp")));
+  text += line("micro-batches per step", grouped(micro_batches_per_rank(deck.batch, grids)));
+  if (experts > 0)
+    text += line("experts of a layer", fmt::format("{} of {}", experts / ep, experts));
+  text += line("parameters", grouped(parameters));
+  text += memory_lines(count_state_bytes(parameters, deck.definition.compute));
+  return ranks == 1 ? text : text + "\n# Where each rank is\n" + rank_map(grids);
 }
 
 }  // namespace
@@ -51,6 +79,7 @@ ParameterCount count_parameters(const ModelDefinition& definition) {
     const std::int64_t common = attention + 2 * hidden + (is_moe ? router : dense);
     count.total += common + (is_moe ? moe.num_experts * expert : 0);
     count.active += common + (is_moe ? moe.top_k * expert : 0);
+    count.experts += is_moe ? moe.num_experts * expert : 0;
   }
   return count;
 }
@@ -63,10 +92,10 @@ StateBytes count_state_bytes(std::int64_t parameters, DType compute) {
   return {size(compute), size(wide), compute == wide ? 0 : size(wide), 2 * size(wide)};
 }
 
-std::string check_report(const Deck& deck) {
+std::string check_report(const Deck& deck, int ranks) {
+  const RankGrids grids = place_ranks(deck, ranks);
   const ModelDefinition& definition = deck.definition;
   const ParameterCount parameters = count_parameters(definition);
-  const StateBytes bytes = count_state_bytes(parameters.total, definition.compute);
   const std::int64_t step_tokens =
       std::int64_t{deck.batch.global_size} * definition.model.sequence_length;
 
@@ -79,13 +108,7 @@ std::string check_report(const Deck& deck) {
   text += line("MoE layers", moe_layers(definition));
   text += line("tokens per step", grouped(step_tokens));
   text += line("tokens in all", grouped(step_tokens * deck.run.steps));
-  text += line("micro-batches per step", grouped(deck.batch.global_size / deck.batch.micro_size));
-  text += line("weights", format_bytes(bytes.weights));
-  text += line("gradients", format_bytes(bytes.gradients));
-  if (bytes.master_weights > 0) text += line("master weights", format_bytes(bytes.master_weights));
-  text += line("optimizer moments", format_bytes(bytes.moments));
-  text += line("together", format_bytes(bytes.total()) + ", without activations");
-  return text;
+  return text + ranks_report(deck, grids);
 }
 
 }  // namespace konclave

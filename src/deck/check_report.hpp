@@ -9,7 +9,10 @@ namespace konclave {
 
 struct ParameterCount {
   std::int64_t total = 0;
-  std::int64_t active = 0;  ///< those that one token meets: top_k of the experts
+  std::int64_t active = 0;   ///< those that one token meets: top_k of the experts
+  std::int64_t experts = 0;  ///< those of all experts; a rank holds the ep-th part of them
+
+  std::int64_t on_a_rank(int ep) const { return total - experts + experts / ep; }
 };
 
 /// Parameters of a model, counted by formula. Per layer, with D the size of a head, Nkv key heads:
@@ -29,7 +32,8 @@ struct StateBytes {
 StateBytes count_state_bytes(std::int64_t parameters, DType compute);
 
 /// What `konclave check` prints: the effective deck, and below it, as comments of it, the numbers
-/// that follow: parameters, tokens and micro-batches of a step, MoE layers, memory.
-std::string check_report(const Deck& deck);
+/// that follow: parameters, tokens and micro-batches of a step, MoE layers, and what each of
+/// `ranks` ranks holds and does. Throws what place_ranks throws.
+std::string check_report(const Deck& deck, int ranks);
 
 }  // namespace konclave

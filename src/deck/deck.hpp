@@ -4,6 +4,7 @@
 #include "data/config.hpp"
 #include "model/config.hpp"
 #include "ops/op_table.hpp"
+#include "parallel/config.hpp"
 #include "run/config.hpp"
 #include "train/config.hpp"
 
@@ -34,6 +35,8 @@ struct Deck {
   CheckpointConfig checkpoint;
   LogConfig log;
   BackendConfig backends;
+  ParallelConfig parallel;
+  FaultConfig fault;
   std::vector<DeckValue> values;
 };
 

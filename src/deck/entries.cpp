@@ -4,6 +4,7 @@ namespace konclave::deck {
 namespace {
 
 constexpr double kMostSteps = 1e12;
+constexpr double kMostRows = 1e12;
 constexpr double kLargestExtent = 1 << 24;
 
 /// A key that makes the model what it is.
@@ -126,6 +127,30 @@ void declare_moe(Schema& schema, MoeConfig& moe, const ModelConfig& model) {
   schema.key("z_loss_coefficient", number_form(moe.z_loss_coefficient, at_least(0)),
              "Coefficient of the router's z-loss, the mean square of the log-sum-exp of its "
              "logits.");
+  schema
+      .key("receive_budget", integer_form(moe.receive_budget, between(0, kMostRows)),
+           "Rows (a token at one of its experts) that the experts of a rank take at once. With "
+           "more, the layer works in several rounds, so that memory is bounded and no token is "
+           "dropped; 0 sets no bound.")
+      .unit("rows");
+}
+
+void declare_parallel(Schema& schema, ParallelConfig& parallel) {
+  schema.section("parallel",
+                 "How the ranks share the work; the data-parallel sizes dp and edp follow from "
+                 "their number.");
+  schema
+      .key("ep", integer_form(parallel.ep, between(1, 4096)),
+           "Ranks that share the experts of each MoE layer: each holds moe.num_experts / "
+           "parallel.ep of them. The number of ranks is a multiple of it.")
+      .unit("ranks");
+  schema.key("order", order_form(parallel.order),
+             "Axes of the ranks, the fastest first. Dense layers have the axes tp, cp, dp and pp, "
+             "experts etp, ep, edp and pp: tp means etp too, and dp means edp. Axes of size 1 may "
+             "be left out.");
+  schema.key("grad_reduce", choice_form(parallel.grad_reduce, {"ordered", "library"}),
+             "Sum of the gradients over ranks: in a fixed order, the same bits in every run, or "
+             "as the MPI library likes.");
 }
 
 void declare_batch(Schema& schema, BatchConfig& batch) {
@@ -225,6 +250,13 @@ void declare_output(Schema& schema, Deck& deck) {
              "Weights to start from: a checkpoint or a Hugging Face folder. A checkpoint of this "
              "run that run.resume finds comes first.");
 
+  schema.section("fault", "What a run survives.");
+  schema
+      .key("nan_budget", integer_form(deck.fault.nan_budget, between(0, kMostSteps)),
+           "Steps whose loss or gradient may be no finite number; they update nothing. One more "
+           "ends the run with exit code 76.")
+      .unit("steps");
+
   LogConfig& log = deck.log;
   schema.section("log", "What is shown while training.");
   schema
@@ -253,6 +285,7 @@ void declare_entries(Schema& schema, Deck& deck) {
   declare_model(schema, deck.definition.model);
   declare_rope_scaling(schema, deck.definition.model.rope_scaling);
   declare_moe(schema, deck.definition.moe, deck.definition.model);
+  declare_parallel(schema, deck.parallel);
   declare_batch(schema, deck.batch);
   declare_optimizer(schema, deck.optimizer);
   declare_precision(schema, deck.definition.compute);

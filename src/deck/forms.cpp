@@ -2,6 +2,7 @@
 
 #include "base/error.hpp"
 #include "base/text.hpp"
+#include "parallel/rank_grids.hpp"
 
 #include <fmt/format.h>
 #include <glob.h>
@@ -152,6 +153,16 @@ Form betas_form(std::array<double, 2>& field) {
             field = {to_number(list->elements[0], kRange), to_number(list->elements[1], kRange)};
           },
           [&field] { return toml_text(std::vector<double>(field.begin(), field.end())); }};
+}
+
+Form order_form(std::string& field) {
+  return {"string", "different ones of tp, cp, ep, dp and pp, joined by -",
+          [&field](const Node& node) {
+            field = to_text(node);
+            const std::string fault = order_fault(field);
+            if (!fault.empty()) refuse(node, fault);
+          },
+          [&field] { return toml_text(field); }};
 }
 
 Form window_form(int& field) {

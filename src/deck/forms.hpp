@@ -47,6 +47,9 @@ Form dtype_form(DType& field);
 /// The two decay rates of AdamW.
 Form betas_form(std::array<double, 2>& field);
 
+/// parallel.order: names of axes, as order_fault wants them.
+Form order_form(std::string& field);
+
 /// moe.window: an integer, or "microbatch" for 0.
 Form window_form(int& field);
 /// moe.layer_frequency: an integer n (layer i is an MoE layer when i % n == 0) or a 0 or 1 for each

@@ -35,7 +35,9 @@ A deck is a [TOML](https://toml.io/en/v1.0.0) file that says everything about a 
 - Paths of inputs (`data.files`, `checkpoint.load`, a path in `run.resume`) start at the folder of the
   deck that names them when they exist there, else at the current directory. Paths of outputs start at
   the current directory.
-- `konclave check DECK` prints the deck with every default filled in and the origin of each value.
+- `konclave check DECK --ranks N` prints the deck with every default filled in and the origin of each
+  value, and what each of N ranks would hold and do. It needs no MPI; without `--ranks` it takes the
+  fewest ranks that the deck can run on.
 
 ## Keys
 
@@ -48,6 +50,7 @@ constexpr const char* kExitCodes = R"(
 | code | meaning |
 | --- | --- |
 | 0 | done |
+| 1 | `konclave compare`: the runs differ by more than they may |
 | 64 | the command line is wrong |
 | 65 | the deck is invalid |
 | 66 | an input is missing or unreadable |

@@ -1,5 +1,7 @@
 #include "deck/rules.hpp"
 
+#include "parallel/rank_grids.hpp"
+
 #include <algorithm>
 #include <limits>
 
@@ -87,6 +89,19 @@ void declare_router_rules(Schema& schema, const MoeConfig& moe) {
               [&] { return moe.aux_loss_coefficients.size() == count_losses(moe); });
 }
 
+void declare_parallel_rules(Schema& schema, const ParallelConfig& parallel, const MoeConfig& moe) {
+  schema.rule(DeckUse::model, {"moe.num_experts", "parallel.ep"},
+              "moe.num_experts must be a multiple of parallel.ep",
+              [&] { return is_multiple(moe.num_experts, parallel.ep); });
+  schema.rule(DeckUse::model, {"parallel.ep", "moe.num_experts"},
+              "parallel.ep above 1 needs experts, moe.num_experts above 0",
+              [&] { return parallel.ep == 1 || moe.num_experts > 0; });
+  schema.rule(
+      DeckUse::train, {"parallel.order", "parallel.ep"},
+      "parallel.order must name every axis larger than 1: ep and dp when parallel.ep is above 1",
+      [&] { return order_fault(parallel, smallest_ranks(parallel)).empty(); });
+}
+
 void declare_batch_rules(Schema& schema, const Deck& deck) {
   const BatchConfig& batch = deck.batch;
   const MoeConfig& moe = deck.definition.moe;
@@ -153,6 +168,7 @@ void declare_rules(Schema& schema, const Deck& deck) {
   declare_attention_rules(schema, deck.definition.model);
   declare_layer_rules(schema, deck.definition.model, deck.definition.moe);
   declare_router_rules(schema, deck.definition.moe);
+  declare_parallel_rules(schema, deck.parallel, deck.definition.moe);
   declare_batch_rules(schema, deck);
   declare_optimizer_rules(schema, deck);
   declare_data_rules(schema, deck);

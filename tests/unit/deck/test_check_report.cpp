@@ -1,5 +1,10 @@
 #include "deck/check_report.hpp"
+#include "deck/rank_map.hpp"
+#include "deck/rank_rules.hpp"
 #include "small_deck.hpp"
+#include "tests/support/expect_error.hpp"
+
+#include <algorithm>
 
 namespace konclave {
 namespace {
@@ -54,16 +59,91 @@ TEST(CheckReport, IsTheEffectiveDeckWithWhatFollowsFromIt) {
   const Deck deck = read_small({"model.num_layers=4", "moe.layer_frequency=2",
                                 "model.ffn_hidden_size=64", "batch.micro_size=2"});
 
-  const std::string report = check_report(deck);
+  const std::string report = check_report(deck, 1);
 
   EXPECT_TRUE(report.starts_with(effective_deck(deck)));
   EXPECT_SAYS(report, "MoE layers              2 of 4: 0 2\n");
   EXPECT_SAYS(report, "tokens per step         128\n");
   EXPECT_SAYS(report, "tokens in all           2,560\n");
   EXPECT_SAYS(report, "micro-batches per step  2\n");
+  EXPECT_SAYS(report, "\n# On one rank\n");
+  EXPECT_SAYS(report, "dp, ep, edp             1, 1, 1\n");
   EXPECT_SAYS(report, "master weights");
   EXPECT_EQ(effective_deck(read_deck_text(report, "report.toml")).empty(), false)
       << "the report is a deck";
+}
+
+/// The small deck: 4 experts of 3 * 64 * 32 parameters in each of 2 layers.
+TEST(CheckReport, SharesTheExpertsAmongTheRanks) {
+  const Deck deck = read_small({"parallel.ep=2", "batch.global_size=8", "precision.compute=fp32"});
+  const std::int64_t all = count_parameters(deck.definition).total;
+  EXPECT_EQ(count_parameters(deck.definition).on_a_rank(2), all - 2 * 2 * 3 * 64 * 32);
+
+  const std::string report = check_report(deck, 4);
+
+  EXPECT_SAYS(report, "\n# On each of 4 ranks\n");
+  EXPECT_SAYS(report, "dp, ep, edp             4, 2, 2\n");
+  EXPECT_SAYS(report, "micro-batches per step  2\n");
+  EXPECT_SAYS(report, "experts of a layer      2 of 4\n");
+  EXPECT_SAYS(report, "parameters              90,944\n");
+  EXPECT_SAYS(report,
+              "#     rank    dp    ep   edp\n"
+              "#        0     0     0     0\n"
+              "#        1     1     1     0\n"
+              "#        2     2     0     1\n"
+              "#        3     3     1     1\n");
+  EXPECT_EQ(effective_deck(read_deck_text(report, "report.toml")).empty(), false)
+      << "the report is a deck";
+}
+
+TEST(CheckReport, FollowsTheOrderOfRanks) {
+  const Deck deck = read_small({"parallel.ep=2", "parallel.order=dp-ep"});
+  EXPECT_SAYS(check_report(deck, 4),
+              "#        0     0     0     0\n"
+              "#        1     1     0     1\n"
+              "#        2     2     1     0\n"
+              "#        3     3     1     1\n");
+}
+
+TEST(CheckReport, RefusesRanksThatCannotShareTheWork) {
+  const Deck deck = read_small({"parallel.ep=2", "batch.global_size=12", "batch.micro_size=2"});
+  expect_error([&] { check_report(deck, 3); }, ExitCode::resource,
+               {"parallel.ep = 2 needs a number of ranks that is a multiple of 2; this run has 3, "
+                "and 2 or 4 would do"});
+  expect_error([&] { check_report(deck, 4); }, ExitCode::resource,
+               {"batch.global_size = 12 must be a multiple of batch.micro_size x dp = 2 x 4 on 4 "
+                "ranks; 8 or 16 would do, and so would 2 ranks"});
+  expect_error([&] { check_report(deck, 16); }, ExitCode::resource,
+               {"; 32 would do, and so would 6 ranks"});
+  EXPECT_EQ(micro_batches_per_rank(deck.batch, place_ranks(deck, 6)), 1);
+
+  const Deck out_of_order = read_small({"parallel.order=tp-pp"});
+  expect_error([&] { check_report(out_of_order, 2); }, ExitCode::deck,
+               {"parallel.order = \"tp-pp\" leaves out dp"});
+}
+
+TEST(RankMap, LeavesOutTheMiddleOfManyRanks) {
+  const auto lines = [](int ranks) {
+    const std::string map = rank_map(make_rank_grids({}, ranks));
+    return std::count(map.begin(), map.end(), '\n');
+  };
+  EXPECT_EQ(lines(32), 1 + 32);
+  EXPECT_EQ(lines(33), 1 + 16 + 1 + 16);
+  const std::string map = rank_map(make_rank_grids({}, 1000));
+  EXPECT_SAYS(map, "#       15    15     0    15\n#      ...  968 more\n#      984   984");
+  EXPECT_SAYS(map, "\n#      999   999     0   999\n");
+}
+
+TEST(RankMap, ShowsOtherAxesLargerThanOne) {
+  ParallelConfig parallel;
+  parallel.tp = 2;
+  parallel.pp = 2;
+  parallel.etp = 2;
+  EXPECT_SAYS(rank_map(make_rank_grids(parallel, 8)),
+              "#     rank    dp    ep   edp    tp    pp   etp\n"
+              "#        0     0     0     0     0     0     0\n"
+              "#        1     0     0     0     1     0     1\n"
+              "#        2     1     0     1     0     0     0\n");
 }
 
 }  // namespace

@@ -10,6 +10,8 @@ TEST(DeckValues, FillEachStruct) {
       kSmallDeck +
           "[optimizer]\nlr = 1\nbetas = [0.5, 0.75]\nschedule = \"wsd\"\nwarmup_steps = 3\n"
           "[precision]\ncompute = \"fp64\"\n"
+          "[parallel]\nep = 2\norder = \"ep-dp\"\ngrad_reduce = \"library\"\n"
+          "[fault]\nnan_budget = 3\n"
           "[eval]\ninterval = 5\nsteps = 2\n"
           "[checkpoint]\ninterval = 4\nkeep = 7\n"
           "[log]\nprogress = \"lines\"\nsample_prompt = \"Once \\\"\"\n"
@@ -25,6 +27,10 @@ TEST(DeckValues, FillEachStruct) {
   EXPECT_EQ(deck.optimizer.betas, (std::array<double, 2>{0.5, 0.75}));
   EXPECT_EQ(deck.optimizer.schedule, "wsd");
   EXPECT_EQ(deck.definition.compute, DType::fp64);
+  EXPECT_EQ(deck.parallel.ep, 2);
+  EXPECT_EQ(deck.parallel.order, "ep-dp");
+  EXPECT_EQ(deck.parallel.grad_reduce, "library");
+  EXPECT_EQ(deck.fault.nan_budget, 3);
   EXPECT_EQ(deck.eval.steps, 2);
   EXPECT_EQ(deck.checkpoint.keep, 7);
   EXPECT_EQ(deck.log.sample_prompt, "Once \"");
@@ -37,6 +43,8 @@ TEST(DeckValues, DefaultsAreThoseOfTheStructs) {
 
   EXPECT_EQ(deck.run.seed, RunConfig().seed);
   EXPECT_EQ(deck.definition.moe.top_k, MoeConfig().top_k);
+  EXPECT_EQ(deck.definition.moe.receive_budget, MoeConfig().receive_budget);
+  EXPECT_EQ(deck.parallel.order, ParallelConfig().order);
   EXPECT_EQ(deck.optimizer.lr, OptimizerConfig().lr);
   EXPECT_EQ(deck.definition.compute, ModelDefinition().compute);
 }
@@ -52,6 +60,14 @@ TEST(DeckValues, LayerFrequencyIsAnIntegerOrAList) {
   EXPECT_EQ(layers("3"), (std::vector<int>{1, 0, 0, 1}));
   EXPECT_EQ(layers("[0, 1, 1, 1]"), (std::vector<int>{0, 1, 1, 1}));
   EXPECT_EQ(read_small().definition.moe.layer_frequency, (std::vector<int>{1, 1}));
+}
+
+TEST(DeckValues, TheOrderOfRanksNamesAxes) {
+  EXPECT_EQ(read_small({"parallel.order=pp-dp"}).parallel.order, "pp-dp");
+  EXPECT_SAYS(errors_of_small({"parallel.order=tp-xp"}),
+              "parallel.order = \"tp-xp\": there is no axis \"xp\"");
+  EXPECT_SAYS(errors_of_small({"parallel.order=tp-dp-tp"}), "tp is named twice");
+  EXPECT_SAYS(errors_of_small({"parallel.order=3"}), "parallel.order");
 }
 
 TEST(DeckValues, WindowIsAnIntegerOrTheMicroBatch) {
