@@ -1,5 +1,7 @@
 #include "checkpoints/hdf5_handles.hpp"
 
+#include "checkpoints/io_thread.hpp"
+
 #include <utility>
 
 namespace konclave {
@@ -40,6 +42,7 @@ herr_t Hdf5Handle::close() {
 
 Hdf5Calls::Hdf5Calls(std::filesystem::path path, ExitCode code)
     : path_(std::move(path)), code_(code) {
+  require(io_thread().runs_the_caller(), "HDF5 is called outside the I/O thread");
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // errors are thrown, not printed
 }
 

@@ -30,7 +30,7 @@ class Hdf5Handle {
 };
 
 /// Checks the HDF5 calls on one file: a failure is thrown as Error with `code`, the file's path,
-/// what was tried and HDF5's own reason.
+/// what was tried and HDF5's own reason. Made on the I/O thread, where handles live as well.
 class Hdf5Calls {
  public:
   Hdf5Calls(std::filesystem::path path, ExitCode code);

@@ -2,6 +2,7 @@
 
 #include "checkpoints/checksum.hpp"
 #include "checkpoints/hdf5_handles.hpp"
+#include "checkpoints/io_thread.hpp"
 
 #include <bit>
 #include <utility>
@@ -183,20 +184,22 @@ TensorFileWriter::TensorFileWriter(const std::filesystem::path& path,
 std::vector<TensorFileWriter::Place> TensorFileWriter::create_datasets(
     const std::filesystem::path& path, const std::vector<TensorInfo>& tensors) {
   prove_room(path, tensors);
-  const Hdf5Calls calls(path, ExitCode::io);
-  Hdf5Handle file = create_file(calls, path);
-  std::vector<Place> places;
-  for (const TensorInfo& tensor : tensors) {
-    require(tensor.elements() > 0, tensor.name + " has no elements");
-    const std::int64_t data = create_dataset(calls, file, tensor.name, file_type(tensor.type),
-                                             tensor.shape, std::string(stored_name(tensor.type)));
-    const std::int64_t checksums =
-        create_dataset(calls, file, kChecksumGroup + tensor.name, H5T_STD_U64LE,
-                       {block_count(tensor.bytes())}, kChecksumType);
-    places.push_back({tensor.bytes(), data, checksums});
-  }
-  calls.check(file.close() >= 0, "write the metadata");
-  return places;
+  return io_thread().run([&] {
+    const Hdf5Calls calls(path, ExitCode::io);
+    Hdf5Handle file = create_file(calls, path);
+    std::vector<Place> places;
+    for (const TensorInfo& tensor : tensors) {
+      require(tensor.elements() > 0, tensor.name + " has no elements");
+      const std::int64_t data = create_dataset(calls, file, tensor.name, file_type(tensor.type),
+                                               tensor.shape, std::string(stored_name(tensor.type)));
+      const std::int64_t checksums =
+          create_dataset(calls, file, kChecksumGroup + tensor.name, H5T_STD_U64LE,
+                         {block_count(tensor.bytes())}, kChecksumType);
+      places.push_back({tensor.bytes(), data, checksums});
+    }
+    calls.check(file.close() >= 0, "write the metadata");
+    return places;
+  });
 }
 
 void TensorFileWriter::write(const void* host) {
@@ -215,20 +218,20 @@ void TensorFileWriter::close() {
 
 std::vector<StoredTensor> locate_tensors(const std::filesystem::path& path,
                                          const std::vector<TensorInfo>& expected) {
-  const Hdf5Calls calls(path, ExitCode::input);
-  const Hdf5Handle access = access_properties(calls);
-  const Hdf5Handle file =
-      calls.own(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose, "find HDF5 metadata");
-  std::vector<StoredTensor> found;
-  for (const TensorInfo& tensor : expected) {
-    const Hdf5Handle dataset = open_dataset(calls, file, tensor.name);
-    require_as_expected(calls, dataset, file_type(tensor.type), tensor, path);
-    const haddr_t offset = H5Dget_offset(dataset);
-    calls.check(offset != HADDR_UNDEF, "find the data of " + tensor.name);
-    found.push_back(
-        {tensor, static_cast<std::int64_t>(offset), read_checksums(calls, file, tensor, path)});
-  }
-  return found;
+  return io_thread().run([&] {
+    const Hdf5Calls calls(path, ExitCode::input);
+    const Hdf5Handle access = access_properties(calls);
+    const Hdf5Handle file =
+        calls.own(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose, "find HDF5 metadata");
+    std::vector<StoredTensor> found;
+    for (const TensorInfo& tensor : expected) {
+      const Hdf5Handle dataset = open_dataset(calls, file, tensor.name);
+      require_as_expected(calls, dataset, file_type(tensor.type), tensor, path);
+      found.push_back({tensor, offset_of(calls, dataset, tensor.name),
+                       read_checksums(calls, file, tensor, path)});
+    }
+    return found;
+  });
 }
 
 }  // namespace konclave
