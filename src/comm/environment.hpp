@@ -1,10 +1,13 @@
 #pragma once
 
+#include "comm/launcher_watch.hpp"
+
 namespace konclave {
 
 /// MPI from construction to destruction; the first object of `main`. Errors on MPI_COMM_WORLD are
 /// returned, so that they become an Error with a name. One thread a rank calls MPI (the level is
-/// at least MPI_THREAD_FUNNELED); threads of Kokkos and of file writers never do.
+/// at least MPI_THREAD_FUNNELED); threads of Kokkos and for files never do. The process ends when
+/// its launcher is gone.
 class MpiEnvironment {
  public:
   MpiEnvironment(int& argc, char**& argv);
@@ -12,6 +15,9 @@ class MpiEnvironment {
   ~MpiEnvironment();
   MpiEnvironment(const MpiEnvironment&) = delete;
   MpiEnvironment& operator=(const MpiEnvironment&) = delete;
+
+ private:
+  LauncherWatch watch_;  // first to come and last to go: MPI_Init and MPI_Finalize may hang, too
 };
 
 /// Last stop of every exception: prints "[rank r] fatal: message" (and the place in the code when
