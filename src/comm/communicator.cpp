@@ -76,4 +76,28 @@ std::string Communicator::broadcast(std::string text, int root) const {
   return text;
 }
 
+std::vector<std::string> Communicator::gather(const std::string& text, int root) const {
+  const int mine =
+      to_mpi_count(static_cast<std::int64_t>(text.size()), "length of a text to gather", name_);
+  std::vector<int> lengths(rank_ == root ? static_cast<std::size_t>(size_) : 0);
+  check_mpi(MPI_Gather(&mine, 1, MPI_INT, lengths.data(), 1, MPI_INT, root, handle_), "MPI_Gather",
+            name_);
+  std::vector<int> offsets;
+  std::int64_t total = 0;
+  for (const int length : lengths) {
+    offsets.push_back(to_mpi_count(total, "length of all gathered texts", name_));
+    total += length;
+  }
+  std::string all(static_cast<std::size_t>(total), '\0');
+  check_mpi(MPI_Gatherv(text.data(), mine, MPI_CHAR, all.data(), lengths.data(), offsets.data(),
+                        MPI_CHAR, root, handle_),
+            "MPI_Gatherv", name_);
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    texts.push_back(
+        all.substr(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(lengths[i])));
+  }
+  return texts;
+}
+
 }  // namespace konclave

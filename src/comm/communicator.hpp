@@ -3,6 +3,7 @@
 #include <mpi.h>
 
 #include <string>
+#include <vector>
 
 namespace konclave {
 
@@ -34,6 +35,8 @@ class Communicator {
   bool agree(bool mine) const;
   /// The text of rank `root`, whatever the others pass.
   std::string broadcast(std::string text, int root) const;
+  /// The texts of all ranks, in their order, on rank `root`; nothing elsewhere.
+  std::vector<std::string> gather(const std::string& text, int root) const;
 
  private:
   Communicator(MPI_Comm handle, std::string name);

@@ -60,6 +60,7 @@ class MpiPending final : public Request::Pending {
 
   /// The address that MPI may read in place of `view`'s, once `exec` has filled it.
   const void* source(const ExecSpace& exec, const AnyIn& view) {
+    if (view.bytes() == 0) return &nothing_sent_;
     if (!staged_) {
       fence(exec, "konclave::MpiTransport");
       return view.data();
@@ -71,6 +72,7 @@ class MpiPending final : public Request::Pending {
 
   /// The address that MPI may write in place of `view`'s; `finish` brings the bytes there.
   void* target(const ExecSpace& exec, const AnyView& view) {
+    if (view.bytes() == 0) return &nothing_received_;
     if (!staged_) {
       fence(exec, "konclave::MpiTransport");
       return view.data();
@@ -78,6 +80,13 @@ class MpiPending final : public Request::Pending {
     target_ = view;
     received_ = std::make_unique_for_overwrite<std::byte[]>(view.bytes());
     return received_.get();
+  }
+
+  /// The address of memory that MPI may both read and write in place of `view`'s.
+  void* in_place(const ExecSpace& exec, const AnyView& view) {
+    void* const address = target(exec, view);
+    if (staged_) copy_to_host(exec, view, address);
+    return address;
   }
 
   MPI_Request* request() { return &request_; }
@@ -97,6 +106,9 @@ class MpiPending final : public Request::Pending {
   MPI_Request request_ = MPI_REQUEST_NULL;
   std::unique_ptr<std::byte[]> sent_, received_;
   AnyView target_;
+  /// Stand in for empty views. Two of these, or an empty one and another, may have one address, and
+  /// Open MPI's non-blocking collectives take equal addresses for MPI_IN_PLACE.
+  std::byte nothing_sent_{}, nothing_received_{};
 };
 
 void require_same_rows(const AnyIn& send, const AnyIn& receive, const std::string& what) {
@@ -169,6 +181,19 @@ Request MpiTransport::start_broadcast(const ExecSpace& exec, const AnyView& buff
                                     : pending->target(exec, buffer);
   check_mpi(MPI_Ibcast(data, rows, row.get(), root, group_.handle(), pending->request()),
             "MPI_Ibcast", name());
+  return {what, std::move(pending)};
+}
+
+Request MpiTransport::start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const {
+  const std::string what = label("all_reduce");
+  require(buffer.type() != DType::bf16, what + ": MPI cannot add " + buffer.describe());
+  const int count = to_mpi_count(buffer.size(), "number of elements", name());
+  auto pending = std::make_unique<MpiPending>(what, staged_);
+  void* const data = pending->in_place(exec, buffer);
+  check_mpi(MPI_Iallreduce(MPI_IN_PLACE, data, count,
+                           buffer.type() == DType::fp64 ? MPI_DOUBLE : MPI_FLOAT, MPI_SUM,
+                           group_.handle(), pending->request()),
+            "MPI_Iallreduce", name());
   return {what, std::move(pending)};
 }
 

@@ -31,6 +31,7 @@ class MpiTransport final : public Transport {
                            std::span<const std::int64_t> send_rows, const AnyView& receive,
                            std::span<const std::int64_t> receive_rows) const override;
   Request start_broadcast(const ExecSpace& exec, const AnyView& buffer, int root) const override;
+  Request start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const override;
   std::vector<std::byte> gather(std::span<const std::byte> mine) const override;
 
  private:

@@ -45,6 +45,11 @@ class Transport {
   /// buffer = buffer of rank `root`.
   virtual Request start_broadcast(const ExecSpace& exec, const AnyView& buffer, int root) const = 0;
 
+  /// buffer = sum of the buffers of all ranks, fp32 or fp64, in whatever order the library likes:
+  /// the bits may differ from one run to the next. Where they may not, sum slices in the order of
+  /// ranks (train/grad_reducer.hpp).
+  virtual Request start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const = 0;
+
   /// Host memory, blocking: the bytes of all ranks, rank 0 first. All pass the same number.
   virtual std::vector<std::byte> gather(std::span<const std::byte> mine) const = 0;
 

@@ -116,6 +116,37 @@ TEST_P(TransportTest, AllToAllMayMoveNothing) {
   transport_.start_all_to_all(exec_, none, zeros, none, zeros).wait(exec_);
 }
 
+TEST_P(TransportTest, AnEmptyViewMayHaveTheAddressOfAnother) {
+  // 16 KiB: more than is sent before the receiver asks for it.
+  const AnyView send = filled(DType::fp64, 64, 32, rank_);
+  const bool first = rank_ == 0;
+  const AnyView receive =
+      first ? arena_.make(DType::fp64, 64 * size_, 32) : AnyView(send.slice(0, 0));
+  std::vector<std::int64_t> sent(static_cast<std::size_t>(size_), 0), received(sent);
+  sent[0] = 64;
+  if (first) received.assign(received.size(), 64);
+  for (int i = 0; i < 3; ++i) {
+    transport_.start_all_to_all(exec_, send, sent, receive, received).wait(exec_);
+  }
+  for (int from = 0; first && from < size_; ++from) {
+    EXPECT_EQ(values(receive)[static_cast<std::size_t>(from * 64 * 32)], from);
+  }
+}
+
+TEST_P(TransportTest, AllReduceAddsUpTheBuffers) {
+  for (const DType type : {DType::fp32, DType::fp64}) {
+    const AnyView buffer = filled(type, 2, 3, rank_);
+    transport_.start_all_reduce(exec_, buffer).wait(exec_);
+    const double ranks = size_, first = ranks * (ranks - 1) / 2;
+    std::vector<double> expected;
+    for (int i = 0; i < 6; ++i) expected.push_back(first + ranks * i);
+    EXPECT_EQ(values(buffer), expected) << name_of(type);
+  }
+  const AnyView narrow = filled(DType::bf16, 2, 3, 0);
+  expect_error([&] { transport_.start_all_reduce(exec_, narrow); }, ExitCode::internal,
+               {"all_reduce", "bf16"});
+}
+
 TEST_P(TransportTest, BroadcastGivesTheRootsRows) {
   for (int root = 0; root < size_; ++root) {
     const AnyView buffer = filled(DType::fp32, 2, 2, 10 * rank_);

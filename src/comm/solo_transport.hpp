@@ -1,0 +1,34 @@
+#pragma once
+
+#include "comm/transport.hpp"
+
+#include <string>
+
+namespace konclave {
+
+/// A group of one rank, without MPI: what is received is what was sent.
+class SoloTransport final : public Transport {
+ public:
+  explicit SoloTransport(std::string name) : name_(std::move(name)) {}
+
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  const std::string& name() const override { return name_; }
+
+  Request start_all_gather(const ExecSpace& exec, const AnyIn& send,
+                           const AnyView& receive) const override;
+  Request start_all_to_all(const ExecSpace& exec, const AnyIn& send,
+                           std::span<const std::int64_t> send_rows, const AnyView& receive,
+                           std::span<const std::int64_t> receive_rows) const override;
+  Request start_broadcast(const ExecSpace& exec, const AnyView& buffer, int root) const override;
+  Request start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const override;
+  std::vector<std::byte> gather(std::span<const std::byte> mine) const override;
+
+ private:
+  Request copy(const ExecSpace& exec, const AnyIn& send, const AnyView& receive,
+               const char* collective) const;
+
+  std::string name_;
+};
+
+}  // namespace konclave
