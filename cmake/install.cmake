@@ -2,7 +2,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 get_property(_libraries GLOBAL PROPERTY KONCLAVE_LIBRARIES)
-install(TARGETS ${_libraries} konclave_flags konclave_xxhash EXPORT KonclaveTargets
+install(TARGETS ${_libraries} konclave_flags konclave_xxhash konclave_hwloc EXPORT KonclaveTargets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS konclave_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY src/ DESTINATION include/konclave FILES_MATCHING PATTERN "*.hpp"

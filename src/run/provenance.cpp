@@ -1,6 +1,7 @@
 #include "run/provenance.hpp"
 
 #include "base/version.hpp"
+#include "checkpoints/io_thread.hpp"
 #include "run/run_lock.hpp"
 #include "tensor/kokkos.hpp"
 
@@ -34,7 +35,7 @@ std::string mpi_version() {
 
 std::string hdf5_version() {
   unsigned major = 0, minor = 0, release = 0;
-  H5get_libversion(&major, &minor, &release);
+  io_thread().run([&] { H5get_libversion(&major, &minor, &release); });
   return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(release);
 }
 
@@ -55,7 +56,14 @@ nlohmann::json environment() {
 }  // namespace
 
 nlohmann::json provenance(const std::vector<std::string>& command_line,
-                          const std::vector<BackendChoice>& choices) {
+                          const std::vector<BackendChoice>& choices,
+                          const std::vector<RankPlace>& places) {
+  nlohmann::json ranks = nlohmann::json::array();
+  for (const RankPlace& place : places) {
+    nlohmann::json rank = place;
+    rank["rank"] = ranks.size();
+    ranks.push_back(rank);
+  }
   nlohmann::json backends = nlohmann::json::array();
   for (const BackendChoice& choice : choices) {
     backends.push_back({{"operation", choice.operation},
@@ -73,7 +81,8 @@ nlohmann::json provenance(const std::vector<std::string>& command_line,
           {"hdf5", hdf5_version()},
           {"started", now_text()},
           {"command", command_line},
-          {"ranks", {{{"rank", 0}, {"host", host_name()}, {"pid", ::getpid()}, {"job", job_id()}}}},
+          {"job", job_id()},
+          {"ranks", ranks},
           {"environment", environment()},
           {"backends", backends}};
 }
