@@ -1,0 +1,12 @@
+#pragma once
+
+#include "run/compare.hpp"
+
+#include <string>
+
+namespace konclave {
+
+/// A comparison as tables for people.
+std::string describe_comparison(const Comparison& comparison);
+
+}  // namespace konclave
