@@ -87,7 +87,7 @@ std::vector<std::vector<SafetensorsSource>> split(std::vector<SafetensorsSource>
 }
 
 std::string shard_name(std::size_t index, std::size_t count) {
-  char name[48];
+  char name[64];
   std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", index + 1, count);
   return count == 1 ? "model.safetensors" : name;
 }

@@ -152,10 +152,21 @@ const HfTensor& HfFolder::tensor(const std::string& name) const {
 }
 
 void HfFolder::read(const std::string& name, DType type, void* host) const {
+  read(name, 0, TensorInfo{name, type, tensor(name).shape}.elements(), type, host);
+}
+
+void HfFolder::read(const std::string& name, std::int64_t first, std::int64_t count, DType type,
+                    void* host) const {
   auto* target = static_cast<std::byte*>(host);
+  std::int64_t begin = 0;  // of a slice within the tensor
   for (const HfSlice& slice : tensor(name).slices) {
-    read_slice(slice, type, target);
-    target += slice.count * static_cast<std::int64_t>(size_of(type));
+    const std::int64_t from = std::max(first, begin);
+    const std::int64_t part = std::min(first + count, begin + slice.count) - from;
+    if (part > 0) {
+      read_slice({slice.name, slice.shape, slice.first + from - begin, part}, type, target);
+      target += part * static_cast<std::int64_t>(size_of(type));
+    }
+    begin += slice.count;
   }
 }
 
@@ -179,14 +190,19 @@ void HfFolder::read_slice(const HfSlice& slice, DType type, void* target) const 
   convert_values(kept, values, type, target, slice.count);
 }
 
-void HfFolder::read(const ExecSpace& exec, const std::string& name, const AnyView& target) const {
-  const HfTensor& wanted = tensor(name);
-  require(has_shape(target, wanted.shape),
-          folder_.string() + ": tensor " + name + " has shape " + shape_text(wanted.shape) +
-              "; the model wants " + target.describe(),
+void HfFolder::read(const ExecSpace& exec, const std::string& name,
+                    const std::vector<std::int64_t>& shape, const Shard& shard,
+                    const AnyView& target) const {
+  require(tensor(name).shape == shape,
+          folder_.string() + ": tensor " + name + " has shape " + shape_text(tensor(name).shape) +
+              "; the model wants " + shape_text(shape),
           ExitCode::input);
+  require(has_shape(target, shard.extent), "a shard is read into " + target.describe());
   std::vector<std::byte> host(target.bytes());
-  read(name, target.type(), host.data());
+  for (const ShardRun& run : shard_runs(shape, shard)) {
+    read(name, run.in_whole, run.count, target.type(),
+         host.data() + static_cast<std::size_t>(run.in_shard) * size_of(target.type()));
+  }
   copy_from_host(exec, host.data(), target);
 }
 

@@ -5,6 +5,7 @@
 #include "checkpoints/reader.hpp"
 #include "data/safetensors.hpp"
 #include "model/config.hpp"
+#include "parallel/shard.hpp"
 #include "tensor/view.hpp"
 
 #include <cstdint>
@@ -43,8 +44,12 @@ class HfFolder {
 
   /// The whole tensor, converted to `type`. Throws Error(input) when a value is NaN or infinite.
   void read(const std::string& name, DType type, void* host) const;
-  /// The same, into memory of the device.
-  void read(const ExecSpace& exec, const std::string& name, const AnyView& target) const;
+  /// `count` elements of the flattened tensor from `first` on.
+  void read(const std::string& name, std::int64_t first, std::int64_t count, DType type,
+            void* host) const;
+  /// What `shard` is of a tensor of `shape`, into memory of the device.
+  void read(const ExecSpace& exec, const std::string& name, const std::vector<std::int64_t>& shape,
+            const Shard& shard, const AnyView& target) const;
 
  private:
   /// A tensor of one of the files.

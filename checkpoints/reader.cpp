@@ -110,17 +110,24 @@ void Checkpoint::read(const std::string& tensor, void* host) const {
 }
 
 void Checkpoint::read(const ExecSpace& exec, const std::string& tensor,
+                      const std::vector<std::int64_t>& shape, const Shard& shard,
                       const AnyView& target) const {
   const TensorInfo& source = info(tensor);
-  require(has_shape(target, source.shape),
+  const TensorInfo wanted{tensor, target.type(), shape};
+  require(source.shape == shape,
           folder_.string() + ": tensor " + tensor + " has shape " + source.shape_text() +
-              "; the model wants " + target.describe(),
+              "; the model wants " + wanted.shape_text(),
           ExitCode::input);
-  std::vector<std::byte> host(static_cast<std::size_t>(source.bytes()));
-  read(tensor, host.data());
+  require(has_shape(target, shard.extent), "a shard is read into " + target.describe());
+  const std::size_t width = size_of(source.type);
+  std::vector<std::byte> host(static_cast<std::size_t>(shard.elements()) * width);
+  for (const ShardRun& run : shard_runs(shape, shard)) {
+    read(tensor, run.in_whole, run.count,
+         host.data() + static_cast<std::size_t>(run.in_shard) * width);
+  }
   if (source.type != target.type()) {
     std::vector<std::byte> converted(target.bytes());
-    convert_values(source.type, host.data(), target.type(), converted.data(), source.elements());
+    convert_values(source.type, host.data(), target.type(), converted.data(), shard.elements());
     host.swap(converted);
   }
   copy_from_host(exec, host.data(), target);

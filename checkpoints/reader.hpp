@@ -3,6 +3,7 @@
 #include "base/file.hpp"
 #include "checkpoints/format.hpp"
 #include "checkpoints/manifest.hpp"
+#include "parallel/shard.hpp"
 #include "tensor/view.hpp"
 
 #include <nlohmann/json.hpp>
@@ -39,8 +40,11 @@ class Checkpoint {
   void read(const std::string& tensor, std::int64_t first, std::int64_t count, void* host) const;
   /// All of it.
   void read(const std::string& tensor, void* host) const;
-  /// Into memory of the device, converted to the type of `target`, which has the tensor's shape.
-  void read(const ExecSpace& exec, const std::string& tensor, const AnyView& target) const;
+  /// What `shard` is of a tensor of `shape`, into memory of the device, converted to the type of
+  /// `target`, which has the shard's extents.
+  void read(const ExecSpace& exec, const std::string& tensor,
+            const std::vector<std::int64_t>& shape, const Shard& shard,
+            const AnyView& target) const;
 
   /// Reads everything and compares it with every checksum.
   void verify() const;

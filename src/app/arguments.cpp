@@ -22,7 +22,9 @@ void add_deck_commands(CLI::App& app, Arguments& arguments) {
 
   CLI::App* check = app.add_subcommand("check", "Validate a deck and print what it resolves to");
   check->add_option("deck", arguments.deck, "Input deck (TOML)")->required();
-  check->add_option("--ranks", arguments.ranks, "Ranks that the run would have")
+  check
+      ->add_option("--ranks", arguments.ranks,
+                   "Ranks that the run would have; by default the fewest that the deck can run on")
       ->check(CLI::PositiveNumber);
   add_overrides(*check, arguments);
 
@@ -54,6 +56,22 @@ void add_model_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* inspect = app.add_subcommand("inspect", "Print what is in a checkpoint");
   inspect->add_option("checkpoint", arguments.model, "Checkpoint")->required();
   inspect->add_flag("--verify", arguments.verify, "Check every checksum");
+}
+
+void add_compare_command(CLI::App& app, Arguments& arguments) {
+  CLI::App* compare = app.add_subcommand(
+      "compare",
+      "Metrics and weights of two runs: what differs, from which step, by how much; leaves with 0 "
+      "within the figures, with 1 beyond them");
+  const char* run = "Run folder, checkpoint, or folder of checkpoints";
+  compare->add_option("run", arguments.source, run)->required();
+  compare->add_option("other", arguments.target, run)->required();
+  compare
+      ->add_option("--tolerance", arguments.tolerance,
+                   "Relative difference allowed in losses, norms and weights, instead of the "
+                   "figures of precision.compute; 0 wants every bit equal")
+      ->check(CLI::NonNegativeNumber);
+  compare->add_flag("--json", arguments.json, "One JSON object on stdout instead of tables");
 }
 
 void add_convert_commands(CLI::App& app, Arguments& arguments) {
@@ -89,6 +107,7 @@ Parsed parse_arguments(int argc, char** argv) {
   app.require_subcommand(1);
   add_deck_commands(app, parsed.arguments);
   add_model_commands(app, parsed.arguments);
+  add_compare_command(app, parsed.arguments);
   add_convert_commands(app, parsed.arguments);
   try {
     app.parse(argc, argv);

@@ -3,6 +3,7 @@
 #include "base/error.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,9 +22,11 @@ struct Arguments {
   int max_tokens = 200;
   double temperature = 1;
   std::uint64_t seed = 1;
-  int ranks = 1;            ///< check
-  int sequence_length = 0;  ///< convert from-hf
-  bool verify = false;      ///< inspect
+  int ranks = 0;                    ///< check; 0: the fewest that the deck can run on
+  int sequence_length = 0;          ///< convert from-hf
+  bool verify = false;              ///< inspect
+  std::optional<double> tolerance;  ///< compare: instead of the promised figures
+  bool json = false;                ///< compare
 };
 
 /// What became of the command line: a command to run, or a text to print and a code to leave with.

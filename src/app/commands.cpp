@@ -1,28 +1,40 @@
 #include "app/commands.hpp"
 
 #include "checkpoints/inspect.hpp"
+#include "comm/agreed.hpp"
 #include "deck/check_report.hpp"
 #include "deck/deck.hpp"
 #include "deck/reference.hpp"
 #include "ops/backend_list.hpp"
+#include "parallel/rank_grids.hpp"
+#include "run/hardware.hpp"
 #include "run/model_source.hpp"
 #include "run/training.hpp"
 
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
 
 namespace konclave::app {
 
 namespace {
 
+/// As comments: what `check` prints is a deck.
+void print_hardware(const std::vector<RankPlace>& places) {
+  fmt::print("\n");
+  for (const std::string& line : hardware_map(places)) fmt::print("# {}\n", line);
+  for (const std::string& text : hardware_warnings(places)) fmt::print("# warning: {}\n", text);
+}
+
 ExitCode run_check(const Arguments& arguments) {
   const Deck deck = read_deck(arguments.deck, arguments.overrides);
-  require(arguments.ranks == 1,
-          "runs on " + std::to_string(arguments.ranks) +
-              " ranks are not available in this version; leave --ranks at 1",
-          ExitCode::resource);
-  fmt::print("{}", check_report(deck));
+  const int ranks = arguments.ranks > 0 ? arguments.ranks : smallest_ranks(deck.parallel);
+  fmt::print("{}", check_report(deck, ranks));
+  print_hardware({this_place()});
   return ExitCode::done;
 }
 
@@ -45,37 +57,47 @@ ExitCode run_inspect(const Arguments& arguments) {
   return ExitCode::done;
 }
 
-ExitCode run_on_one_rank(const Arguments& arguments, spdlog::logger& log) {
+/// The deck that rank 0 reads, on all ranks.
+Deck read_deck_together(const Arguments& arguments, const Communicator& world) {
+  std::optional<Deck> deck;
+  std::string text;
+  on_root(world, [&] {
+    deck = read_deck(arguments.deck, arguments.overrides);
+    text = effective_deck(*deck);
+  });
+  text = world.broadcast(text, 0);
+  return deck ? *std::move(deck) : read_deck_text(text, arguments.deck);
+}
+
+/// Commands that all ranks work on.
+using SharedCommand = ExitCode (*)(const Arguments&, const Communicator&, spdlog::logger&);
+
+ExitCode run_train(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
+  return train(world, read_deck_together(arguments, world), built_backends(),
+               arguments.command_line, log);
+}
+
+const std::map<std::string, SharedCommand, std::less<>> kShared = {
+    {"train", run_train}, {"eval", run_eval}, {"generate", run_generate}};
+
+ExitCode run_on_root(const Arguments& arguments, spdlog::logger& log) {
   const std::string& command = arguments.command;
-  if (command == "train") {
-    const Deck deck = read_deck(arguments.deck, arguments.overrides);
-    return train(deck, built_backends(), arguments.command_line, log);
-  }
   if (command == "check") return run_check(arguments);
   if (command == "explain") return run_explain(arguments);
   if (command == "inspect") return run_inspect(arguments);
-  if (command == "eval") return run_eval(arguments, log);
-  if (command == "generate") return run_generate(arguments);
+  if (command == "compare") return run_compare(arguments);
   return run_convert(arguments, log);
 }
 
 }  // namespace
 
 ExitCode run_command(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
-  const bool alone = world.size() == 1;
-  const bool for_people = arguments.command == "check" || arguments.command == "explain";
-  if (alone) return run_on_one_rank(arguments, log);
-  if (for_people) {
-    // Nothing is shared: the others wait for the one that prints.
-    const ExitCode code = world.rank() == 0 ? run_on_one_rank(arguments, log) : ExitCode::done;
-    world.barrier();
-    return code;
-  }
-  log.error(
-      "konclave {}: {} ranks were started, and this version runs on one; start it without "
-      "mpirun or srun, or with one rank",
-      arguments.command, world.size());
-  return ExitCode::resource;
+  const auto shared = kShared.find(arguments.command);
+  if (shared != kShared.end()) return shared->second(arguments, world, log);
+  // One is enough for the others, and whoever works alone may fail alone.
+  std::string code;
+  on_root(world, [&] { code = std::to_string(static_cast<int>(run_on_root(arguments, log))); });
+  return static_cast<ExitCode>(std::stoi(world.broadcast(code, 0)));
 }
 
 }  // namespace konclave::app

@@ -11,8 +11,9 @@ namespace konclave::app {
 /// programs to stdout.
 ExitCode run_command(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
 
-ExitCode run_eval(const Arguments& arguments, spdlog::logger& log);
-ExitCode run_generate(const Arguments& arguments);
+ExitCode run_eval(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
+ExitCode run_generate(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
+ExitCode run_compare(const Arguments& arguments);
 ExitCode run_convert(const Arguments& arguments, spdlog::logger& log);
 
 }  // namespace konclave::app

@@ -1,5 +1,6 @@
 #include "app/arguments.hpp"
 #include "app/commands.hpp"
+#include "comm/agreed.hpp"
 #include "comm/communicator.hpp"
 #include "comm/environment.hpp"
 #include "tensor/kokkos.hpp"
@@ -13,6 +14,7 @@
 
 namespace {
 
+using konclave::AgreedError;
 using konclave::Communicator;
 using konclave::Error;
 using konclave::ExitCode;
@@ -33,16 +35,33 @@ spdlog::logger make_log(const Communicator& world, const Arguments& arguments) {
   return log;
 }
 
+/// Rank 0 says what went wrong, for all that leave with this error.
+ExitCode report(const Arguments& arguments, const Communicator& world, const Error& error) {
+  const bool internal = error.exit_code() == ExitCode::internal;
+  std::fflush(stdout);
+  if (world.rank() == 0) {
+    fmt::print(stderr, "konclave {}: {}{}\n", arguments.command, error.what(),
+               internal ? " (" + error.where() + ")" : "");
+  }
+  return error.exit_code();
+}
+
 /// With one rank nobody waits in a collective, so an error may unwind and leave quietly.
 ExitCode run_alone(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
   try {
     return run_command(arguments, world, log);
   } catch (const Error& error) {
-    const bool internal = error.exit_code() == ExitCode::internal;
-    std::fflush(stdout);
-    fmt::print(stderr, "konclave {}: {}{}\n", arguments.command, error.what(),
-               internal ? " (" + error.where() + ")" : "");
-    return error.exit_code();
+    return report(arguments, world, error);
+  }
+}
+
+/// With several ranks only what all of them threw may unwind. Every other error finds no handler
+/// and ends the job where it is thrown (comm/environment.hpp).
+ExitCode run_together(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
+  try {
+    return run_command(arguments, world, log);
+  } catch (const AgreedError& error) {
+    return report(arguments, world, error);
   }
 }
 
@@ -61,8 +80,7 @@ int main(int argc, char** argv) {
     return static_cast<int>(parsed.code);
   }
   spdlog::logger log = make_log(world, parsed.arguments);
-  // With several ranks there is no catch: an error must not unwind (comm/environment.hpp).
   const ExitCode code = world.size() == 1 ? run_alone(parsed.arguments, world, log)
-                                          : run_command(parsed.arguments, world, log);
+                                          : run_together(parsed.arguments, world, log);
   return static_cast<int>(code);
 }

@@ -9,6 +9,7 @@ namespace konclave {
 /// Exit codes that a batch script may rely on; docs/deck.md lists when each is used.
 enum class ExitCode {
   done = 0,
+  differs = 1,  // `compare`, as diff and cmp do
   usage = 64,
   deck = 65,
   input = 66,

@@ -187,17 +187,20 @@ const SafetensorsEntry& SafetensorsFile::at(const std::string& name) const {
   return *entry;
 }
 
-void write_safetensors(const std::filesystem::path& path, std::vector<SafetensorsSource> sources,
-                       const std::map<std::string, std::string>& metadata) {
+std::map<std::string, std::int64_t> create_safetensors(
+    const std::filesystem::path& path, std::vector<SafetensorsSource> sources,
+    const std::map<std::string, std::string>& metadata) {
   std::stable_sort(sources.begin(), sources.end(), [](const auto& a, const auto& b) {
     return element_bytes(a.dtype) > element_bytes(b.dtype);
   });
   json header = json::object();
   if (!metadata.empty()) header[kMetadata] = metadata;
+  std::map<std::string, std::int64_t> places;
   std::uint64_t end = 0;
   for (const SafetensorsSource& source : sources) {
     const std::uint64_t begin = end;
     end += safetensors_bytes(source.dtype, source.shape);
+    places[source.name] = static_cast<std::int64_t>(begin);
     header[source.name] = {
         {"dtype", source.dtype}, {"shape", source.shape}, {"data_offsets", {begin, end}}};
   }
@@ -205,17 +208,25 @@ void write_safetensors(const std::filesystem::path& path, std::vector<Safetensor
   text.resize((text.size() + kHeaderAlignment - 1) / kHeaderAlignment * kHeaderAlignment, ' ');
 
   const std::uint64_t length = text.size();
+  const auto data = static_cast<std::int64_t>(kLengthBytes + length);
   File file = File::create(path);
-  auto place = static_cast<std::int64_t>(kLengthBytes + length);
-  file.reserve(place + static_cast<std::int64_t>(end));
+  file.reserve(data + static_cast<std::int64_t>(end));
   file.write(0, &length, sizeof length);
   file.write(kLengthBytes, text.data(), text.size());
+  file.close();
+  for (auto& [name, place] : places) place += data;
+  return places;
+}
+
+void write_safetensors(const std::filesystem::path& path, std::vector<SafetensorsSource> sources,
+                       const std::map<std::string, std::string>& metadata) {
+  const auto places = create_safetensors(path, sources, metadata);
+  File file = File::open_for_writing(path);
   std::vector<std::byte> data;
   for (const SafetensorsSource& source : sources) {
     data.resize(safetensors_bytes(source.dtype, source.shape));
     source.fill(data.data());
-    file.write(place, data.data(), data.size());
-    place += static_cast<std::int64_t>(data.size());
+    file.write(places.at(source.name), data.data(), data.size());
   }
   file.sync();
   file.close();

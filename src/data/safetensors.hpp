@@ -54,6 +54,13 @@ struct SafetensorsSource {
 /// Bytes of a tensor's data. Throws Error(input) for a type that the format does not have.
 std::size_t safetensors_bytes(std::string_view dtype, const std::vector<std::int64_t>& shape);
 
+/// Makes a new file with everything but the data, whose space is reserved, and gives back where the
+/// data of each tensor begins, by name. Throws Error(io). For files that several processes fill;
+/// `fill` is not called.
+std::map<std::string, std::int64_t> create_safetensors(
+    const std::filesystem::path& path, std::vector<SafetensorsSource> sources,
+    const std::map<std::string, std::string>& metadata = {});
+
 /// Writes a new file, on the disk when the call returns; throws Error(io). The largest element
 /// types come first, so that every tensor is aligned to its element. Holds one tensor at a time.
 void write_safetensors(const std::filesystem::path& path, std::vector<SafetensorsSource> sources,

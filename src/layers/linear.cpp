@@ -32,7 +32,7 @@ void Linear::data_gradient(const Context& context, const AnyIn& dy, bool add,
 void Linear::weight_gradient(const Context& context, const AnyIn& x, const AnyIn& dy) const {
   context.operations.gemm(context.exec, weight_.gemm_shape(GemmKind::weight_gradient),
                           {dy, nullptr, x, weight_.grad(), {}});
-  if (bias_) ops::bias_gradient(context.exec, dy, bias_->grad());
+  if (bias_) ops::accumulate_rows(context.exec, dy, bias_->grad());
 }
 
 }  // namespace konclave

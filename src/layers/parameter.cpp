@@ -1,5 +1,6 @@
 #include "layers/parameter.hpp"
 
+#include "base/fault.hpp"
 #include "base/rng.hpp"
 #include "tensor/host_copy.hpp"
 
@@ -26,31 +27,35 @@ AnyView allocate(Arena* arena, DType type, const std::vector<std::int64_t>& shap
 }  // namespace
 
 Parameter::Parameter(ParameterSpec spec, const ParameterStorage& storage)
-    : spec_(std::move(spec)),
-      value_(allocate(storage.weights, spec_.type, spec_.shape)),
-      grad_(allocate(storage.gradients, accum_type(spec_.type), spec_.shape)) {}
+    : Parameter(spec, Shard::whole(spec.shape), storage) {}
 
-std::int64_t Parameter::size() const {
-  std::int64_t size = 1;
-  for (const std::int64_t extent : spec_.shape) size *= extent;
-  return size;
-}
+Parameter::Parameter(ParameterSpec spec, Shard shard, const ParameterStorage& storage)
+    : spec_(std::move(spec)),
+      shard_(std::move(shard)),
+      value_(allocate(storage.weights, spec_.type, shard_.extent)),
+      grad_(allocate(storage.gradients, accum_type(spec_.type), shard_.extent)) {}
 
 void Parameter::initialise(const ExecSpace& exec, std::uint64_t seed) {
   const RandomStream stream(seed, spec_.name);
   std::vector<double> values(static_cast<std::size_t>(size()), spec_.init_value);
   if (spec_.init_std > 0) {
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = spec_.init_std * stream.normal(i);
+    for (const ShardRun& run : shard_runs(spec_.shape, shard_)) {
+      for (std::int64_t i = 0; i < run.count; ++i) {
+        values[static_cast<std::size_t>(run.in_shard + i)] =
+            spec_.init_std * stream.normal(static_cast<std::uint64_t>(
+                                 (fault("init.local_index") ? run.in_shard : run.in_whole) + i));
+      }
+    }
   }
   from_doubles(exec, values, value_);
 }
 
 GemmShape Parameter::gemm_shape(GemmKind kind) const {
-  const std::size_t rank = spec_.shape.size();
+  const std::size_t rank = shard_.extent.size();
   require(rank >= 2, spec_.name + " is no matrix");
   GemmShape shape{kind,
-                  static_cast<int>(spec_.shape[rank - 2]),
-                  static_cast<int>(spec_.shape[rank - 1]),
+                  static_cast<int>(shard_.extent[rank - 2]),
+                  static_cast<int>(shard_.extent[rank - 1]),
                   spec_.type,
                   spec_.type,
                   false};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ops/op_table.hpp"
+#include "parallel/shard.hpp"
 #include "tensor/arena.hpp"
 
 #include <cstdint>
@@ -16,6 +17,9 @@ struct ParameterSpec {
   DType type = DType::fp32;
   double init_std = 0;    ///< normal(0, init_std), keyed by (seed, name, index) ...
   double init_value = 0;  ///< ... or this constant when init_std is 0
+  /// Of routed experts, the first axis: spread over the ranks of the expert grid, where its
+  /// gradients are summed too.
+  bool routed = false;
 };
 
 /// Where parameters live. Without `weights` they are described, not stored; without `gradients`
@@ -25,15 +29,19 @@ struct ParameterStorage {
   Arena* gradients = nullptr;
 };
 
-/// A parameter of this rank: its values, its gradient (accumulation type, added to by backward)
-/// and the forms of it that products want.
+/// A parameter of this rank: the shard that it holds of the whole, its values, its gradient
+/// (accumulation type, added to by backward) and the forms of it that products want.
 class Parameter {
  public:
   Parameter(ParameterSpec spec, const ParameterStorage& storage);
+  Parameter(ParameterSpec spec, Shard shard, const ParameterStorage& storage);
 
   const ParameterSpec& spec() const { return spec_; }
   const std::string& name() const { return spec_.name; }
-  std::int64_t size() const;
+  /// What this rank holds. Values and gradient have its extents as their shape.
+  const Shard& shard() const { return shard_; }
+  /// Elements on this rank.
+  std::int64_t size() const { return shard_.elements(); }
   const AnyView& value() const { return value_; }
   const AnyView& grad() const { return grad_; }
 
@@ -51,6 +59,7 @@ class Parameter {
 
  private:
   ParameterSpec spec_;
+  Shard shard_;
   AnyView value_, grad_;
   PreparedWeight forward_, data_gradient_;
 };

@@ -24,7 +24,7 @@ SelfAttentionConfig attention_config(const ModelDefinition& definition) {
 
 }  // namespace
 
-Block::Block(const ModelDefinition& definition, int layer, int moe_index,
+Block::Block(const ModelDefinition& definition, const Groups& groups, int layer, int moe_index,
              const ParameterStorage& storage)
     : input_norm_(prefix(layer) + ".input_layernorm", definition.model.hidden_size,
                   definition.model.norm_eps, definition.compute, storage),
@@ -36,7 +36,7 @@ Block::Block(const ModelDefinition& definition, int layer, int moe_index,
     moe_.emplace(prefix(layer) + ".moe", moe_index,
                  MoeLayerConfig{definition.moe, model.hidden_size, definition.compute,
                                 model.init_std, output_std(model)},
-                 storage);
+                 groups, storage);
   } else {
     mlp_.emplace(prefix(layer) + ".mlp",
                  MlpConfig{model.hidden_size, model.ffn_hidden_size, definition.compute,

@@ -23,7 +23,7 @@ class Block {
   };
 
   /// `moe_index` counts the MoE layers before this one.
-  Block(const ModelDefinition& definition, int layer, int moe_index,
+  Block(const ModelDefinition& definition, const Groups& groups, int layer, int moe_index,
         const ParameterStorage& storage);
 
   void prepare(const ExecSpace& exec, Operations& operations);

@@ -4,7 +4,8 @@
 
 namespace konclave {
 
-Transformer::Transformer(const ModelDefinition& definition, const ParameterStorage& storage)
+Transformer::Transformer(const ModelDefinition& definition, const Groups& groups,
+                         const ParameterStorage& storage)
     : definition_(definition),
       embedding_("model.embed_tokens", definition.model.vocab_size, definition.model.hidden_size,
                  definition.compute, definition.model.init_std, storage),
@@ -14,7 +15,7 @@ Transformer::Transformer(const ModelDefinition& definition, const ParameterStora
   int moe_index = 0;
   blocks_.reserve(static_cast<std::size_t>(model.num_layers));
   for (int layer = 0; layer < model.num_layers; ++layer) {
-    blocks_.emplace_back(definition, layer, moe_index, storage);
+    blocks_.emplace_back(definition, groups, layer, moe_index, storage);
     if (blocks_.back().is_moe()) ++moe_index;
   }
   if (!model.tie_embeddings) {
@@ -74,7 +75,7 @@ void Transformer::backward(const Context& context, const MicroBatch& batch, cons
 }
 
 std::vector<ParameterSpec> parameter_specs(const ModelDefinition& definition) {
-  Transformer described(definition, {});
+  Transformer described(definition, Groups::alone(), {});
   std::vector<ParameterSpec> specs;
   described.visit_parameters(
       [&](const Parameter& parameter) { specs.push_back(parameter.spec()); });

@@ -21,8 +21,10 @@ class Transformer {
     AnyView hidden;  ///< (T,H), behind the final norm
   };
 
-  /// Without storage the parameters are described only (visit_parameters works, nothing else).
-  Transformer(const ModelDefinition& definition, const ParameterStorage& storage);
+  /// This rank's part of the model. Without storage the parameters are described only
+  /// (visit_parameters works, nothing else).
+  Transformer(const ModelDefinition& definition, const Groups& groups,
+              const ParameterStorage& storage);
 
   const ModelDefinition& definition() const { return definition_; }
   int num_moe_layers() const;

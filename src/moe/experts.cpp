@@ -1,39 +1,46 @@
 #include "moe/experts.hpp"
 
+#include "base/fault.hpp"
 #include "ops/swiglu.hpp"
 
 namespace konclave {
 
+namespace {
+
+/// The matrices NAME.weight (E,out,in) of all experts, of which this rank holds its part.
+Parameter expert_matrix(const std::string& name, const ExpertsConfig& config, int out, int in,
+                        double init_std, const ParameterStorage& storage) {
+  const ParameterSpec spec{.name = name + ".weight",
+                           .shape = {config.experts, out, in},
+                           .type = config.type,
+                           .init_std = init_std,
+                           .routed = true};
+  const int part = fault("experts.wrong_part") ? config.ranks - 1 - config.rank : config.rank;
+  return {spec, Shard::part(spec.shape, 0, part, config.ranks), storage};
+}
+
+}  // namespace
+
 Experts::Experts(const std::string& name, const ExpertsConfig& config,
                  const ParameterStorage& storage)
     : config_(config),
-      gate_({name + ".gate_proj.weight",
-             {config.experts, config.ffn, config.hidden},
-             config.type,
-             config.init_std},
-            storage),
-      up_({name + ".up_proj.weight",
-           {config.experts, config.ffn, config.hidden},
-           config.type,
-           config.init_std},
-          storage),
-      down_({name + ".down_proj.weight",
-             {config.experts, config.hidden, config.ffn},
-             config.type,
-             config.output_init_std},
-            storage) {}
+      gate_(expert_matrix(name + ".gate_proj", config, config.ffn, config.hidden, config.init_std,
+                          storage)),
+      up_(expert_matrix(name + ".up_proj", config, config.ffn, config.hidden, config.init_std,
+                        storage)),
+      down_(expert_matrix(name + ".down_proj", config, config.hidden, config.ffn,
+                          config.output_init_std, storage)) {}
 
 void Experts::prepare(const ExecSpace& exec, Operations& operations) {
   for (Parameter* weight : {&gate_, &up_, &down_}) {
-    weight->prepare(exec, operations, config_.experts);
+    weight->prepare(exec, operations, local());
   }
 }
 
 void Experts::forward_product(const Context& context, const Parameter& weight,
                               const View1<const int>& offsets, const AnyIn& x,
                               const AnyView& y) const {
-  context.operations.grouped_gemm(context.exec,
-                                  {config_.experts, weight.gemm_shape(GemmKind::forward)},
+  context.operations.grouped_gemm(context.exec, {local(), weight.gemm_shape(GemmKind::forward)},
                                   {offsets, x, &weight.prepared(GemmKind::forward), {}, y, {}});
 }
 
@@ -43,7 +50,7 @@ void Experts::data_gradient(const Context& context, const Parameter& weight,
   GemmShape shape = weight.gemm_shape(GemmKind::data_gradient);
   shape.accumulate = add;
   context.operations.grouped_gemm(
-      context.exec, {config_.experts, shape},
+      context.exec, {local(), shape},
       {offsets, dy, &weight.prepared(GemmKind::data_gradient), {}, dx, {}});
 }
 
@@ -51,19 +58,24 @@ void Experts::weight_gradient(const Context& context, const Parameter& weight,
                               const View1<const int>& offsets, const AnyIn& x,
                               const AnyIn& dy) const {
   context.operations.grouped_gemm(context.exec,
-                                  {config_.experts, weight.gemm_shape(GemmKind::weight_gradient)},
+                                  {local(), weight.gemm_shape(GemmKind::weight_gradient)},
                                   {offsets, dy, nullptr, x, weight.grad(), {}});
 }
 
-void Experts::forward(const Context& context, const View1<const int>& offsets, const AnyIn& x,
-                      const AnyIn& weights, Saved& saved, const AnyView& y) const {
-  const ArenaScope scope(context.scratch);
+void Experts::start(const Context& context, const View1<const int>& offsets, const AnyIn& x,
+                    const AnyIn& weights, Saved& saved) const {
   const std::int64_t rows = x.extent(0);
   saved = {x, weights, offsets, context.activations.make(config_.type, rows, config_.ffn),
            context.activations.make(config_.type, rows, config_.ffn)};
   forward_product(context, gate_, offsets, x, saved.gate);
   forward_product(context, up_, offsets, x, saved.up);
-  const AnyView hidden = context.scratch.make(config_.type, rows, config_.ffn);
+}
+
+void Experts::forward(const Context& context, const View1<const int>& offsets, const AnyIn& x,
+                      const AnyIn& weights, Saved& saved, const AnyView& y) const {
+  start(context, offsets, x, weights, saved);
+  const ArenaScope scope(context.scratch);
+  const AnyView hidden = context.scratch.make(config_.type, x.extent(0), config_.ffn);
   ops::swiglu_forward(context.exec, saved.gate, saved.up, weights, hidden);
   forward_product(context, down_, offsets, hidden, y);
 }

@@ -8,12 +8,14 @@
 namespace konclave {
 
 struct ExpertsConfig {
-  int experts = 0, hidden = 0, ffn = 0;
+  int experts = 0;          ///< of the whole layer
+  int rank = 0, ranks = 1;  ///< this rank holds the rank-th of `ranks` equal parts of them
+  int hidden = 0, ffn = 0;
   DType type = DType::fp32;
   double init_std = 0.02, output_init_std = 0.02;
 };
 
-/// L SwiGLU experts as grouped products over rows sorted by expert:
+/// The L SwiGLU experts of this rank as grouped products over rows sorted by expert:
 ///   h = p * silu(x Wg[e]^T) * (x Wu[e]^T),   y = h Wd[e]^T
 /// The routing weight p is applied between activation and second matrix, so that its gradient
 /// needs no expert output. Shapes  x, y (R,H)   p (R)   offsets (L+1)   Wg, Wu (L,F,H)   Wd
@@ -30,7 +32,10 @@ class Experts {
 
   void prepare(const ExecSpace& exec, Operations& operations);
 
-  /// Overwrites y. Any number of rows for each expert, none included.
+  /// What backward needs, without y. Any number of rows for each expert, none included.
+  void start(const Context& context, const View1<const int>& offsets, const AnyIn& x,
+             const AnyIn& weights, Saved& saved) const;
+  /// Overwrites y.
   void forward(const Context& context, const View1<const int>& offsets, const AnyIn& x,
                const AnyIn& weights, Saved& saved, const AnyView& y) const;
   /// Overwrites dx, which may be dy, and dweights (R); adds to the parameters' gradients.
@@ -49,6 +54,8 @@ class Experts {
                      const AnyView& dx) const;
   void weight_gradient(const Context& context, const Parameter& weight,
                        const View1<const int>& offsets, const AnyIn& x, const AnyIn& dy) const;
+
+  int local() const { return config_.experts / config_.ranks; }
 
   ExpertsConfig config_;
   Parameter gate_, up_, down_;

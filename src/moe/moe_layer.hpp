@@ -3,6 +3,7 @@
 #include "moe/dispatcher.hpp"
 #include "moe/experts.hpp"
 #include "moe/router.hpp"
+#include "parallel/groups.hpp"
 
 #include <string>
 
@@ -23,22 +24,26 @@ struct MoeStep {
 };
 
 /// y[t] = sum over the chosen experts of p[t,e] expert_e(x[t]).   Shapes  x, y (T,H).
-/// router -> dispatch -> experts -> combine; dropless.
+/// router -> dispatch -> experts -> combine; dropless. The experts are spread over the ranks of the
+/// group ep. Under moe.receive_budget they may get their rows in several rounds: then what backward
+/// needs of them is not kept but sent and computed again, so that memory is bounded.
 class MoeLayer {
  public:
   struct Saved {
     Router::Saved router;
-    RoutingPlan plan;
-    Experts::Saved experts;
+    AnyIn x;  ///< (T,H)
+    RoutingPlan routing;
+    DispatchPlan dispatch;
+    Experts::Saved experts;  ///< with one round
   };
 
   /// `index` counts MoE layers: the row of this one in the statistics.
-  MoeLayer(const std::string& name, int index, const MoeLayerConfig& config,
+  MoeLayer(const std::string& name, int index, const MoeLayerConfig& config, const Groups& groups,
            const ParameterStorage& storage);
 
   void prepare(const ExecSpace& exec, Operations& operations);
 
-  /// Overwrites y.
+  /// Overwrites y. `x` has to live until backward.
   void forward(const Context& context, const MoeStep& step, const AnyIn& x, Saved& saved,
                const AnyView& y) const;
   /// Overwrites dx, which may be dy; adds to the parameters' gradients.
@@ -51,6 +56,13 @@ class MoeLayer {
   }
 
  private:
+  struct Received {
+    AnyView rows, weights;  ///< (R,H), (R)
+  };
+  /// The rows of a round with their weights, at the experts, in memory of `keep`.
+  Received receive(const Context& context, Arena& keep, const Saved& saved,
+                   const DispatchPlan::Round& round) const;
+
   int index_;
   MoeLayerConfig config_;
   Router router_;

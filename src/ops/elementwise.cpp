@@ -37,10 +37,25 @@ template <typename X> void add_bias_kernel(const ExecSpace& exec, View1<const X>
 }
 
 template <typename X>
-void bias_gradient_kernel(const ExecSpace& exec, View2<const X> dy, View1<Accum<X>> db) {
+void accumulate_rows_kernel(const ExecSpace& exec, View2<const X> x, View1<Accum<X>> sum) {
   accumulate_columns<Accum<X>>(
-      "konclave::ops::bias_gradient", exec, dy.extent_int(0), dy.extent_int(1), db,
-      KOKKOS_LAMBDA(std::int64_t t, std::int64_t h) { return Accum<X>(dy(t, h)); });
+      "konclave::ops::accumulate_rows", exec, x.extent_int(0), x.extent_int(1), sum,
+      KOKKOS_LAMBDA(std::int64_t t, std::int64_t h) { return Accum<X>(x(t, h)); });
+}
+
+template <typename X> bool all_finite_kernel(const ExecSpace& exec, View1<const X> x) {
+  using A = Accum<X>;
+  const X* px = x.data();
+  std::int64_t bad = 0;
+  Kokkos::parallel_reduce(
+      "konclave::ops::all_finite", Range(exec, 0, static_cast<std::int64_t>(x.size())),
+      KOKKOS_LAMBDA(const std::int64_t i, std::int64_t& count) {
+        const A value = A(px[i]);
+        // Only of a finite number is the difference 0.
+        count += value - value == A(0) ? 0 : 1;
+      },
+      bad);
+  return bad == 0;
 }
 
 }  // namespace
@@ -80,12 +95,22 @@ void add_bias(const ExecSpace& exec, const AnyIn& b, const AnyView& y) {
   });
 }
 
-void bias_gradient(const ExecSpace& exec, const AnyIn& dy, const AnyView& db) {
-  require(db.extent(0) == dy.extent(1), "bias_gradient: want dy (T,H), db (H)");
-  dispatch(dy.type(), [&](auto tag) {
+void accumulate_rows(const ExecSpace& exec, const AnyIn& x, const AnyView& sum) {
+  require(sum.extent(0) == x.extent(1), "accumulate_rows: want x (T,H), sum (H)");
+  dispatch(x.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
-    bias_gradient_kernel<X>(exec, dy.as2<X>(), db.as1<Accum<X>>());
+    accumulate_rows_kernel<X>(exec, x.as2<X>(), sum.as1<Accum<X>>());
   });
+}
+
+bool all_finite(const ExecSpace& exec, const AnyIn& x) {
+  if (x.empty()) return true;
+  bool result = true;
+  dispatch(x.type(), [&](auto tag) {
+    using X = typename decltype(tag)::type;
+    result = all_finite_kernel<X>(exec, x.flat<X>());
+  });
+  return result;
 }
 
 }  // namespace konclave::ops

@@ -12,9 +12,14 @@ namespace konclave {
 /// The sequences of a data set with these indices, one after the other.
 HostMicroBatch read_sequences(const Dataset& data, const std::vector<std::int64_t>& indices);
 
-/// Cross entropy over the first `count` sequences, `micro_size` at a time. `each`, if given, gets
-/// the logits of each micro-batch, row-major (T,V).
+/// Gets the logits, row-major (T,V), of the sequences from `first` on.
+using LogitsSink = std::function<void(std::int64_t first, const std::vector<double>& logits)>;
+
+/// Cross entropy over the first `count` sequences, `micro_size` at a time. Collective over the
+/// runner's groups: the ranks of dp take blocks of the micro-batches, and each gets the result,
+/// whose bits don't depend on their number. `each`, if given, is called on the rank that has the
+/// logits.
 Evaluation evaluate(ModelRunner& runner, const Dataset& data, std::int64_t count, int micro_size,
-                    const std::function<void(const std::vector<double>&)>& each = nullptr);
+                    const LogitsSink& each = nullptr);
 
 }  // namespace konclave

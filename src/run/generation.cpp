@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <span>
 
 namespace konclave {
 
@@ -27,6 +29,14 @@ int draw(const std::vector<double>& logits, double temperature, double uniform) 
   return static_cast<int>(best - logits.begin());  // rounding left a rest
 }
 
+/// The value of rank 0: an expert on another rank may round the last bit of a logit otherwise.
+int of_first_rank(const Transport& world, int mine) {
+  const std::vector<std::byte> all = world.gather(std::as_bytes(std::span(&mine, 1)));
+  int value = 0;
+  std::memcpy(&value, all.data(), sizeof value);
+  return value;
+}
+
 }  // namespace
 
 std::vector<int> generate(ModelRunner& runner, const std::vector<int>& prompt,
@@ -41,8 +51,9 @@ std::vector<int> generate(ModelRunner& runner, const std::vector<int>& prompt,
     std::vector<double> logits = runner.next_logits(context);
     logits.resize(
         std::min<std::size_t>(logits.size(), static_cast<std::size_t>(config.vocabulary)));
-    const int token =
-        draw(logits, config.temperature, stream.uniform(static_cast<std::uint64_t>(i)));
+    const int token = of_first_rank(
+        *runner.groups().world,
+        draw(logits, config.temperature, stream.uniform(static_cast<std::uint64_t>(i))));
     text.push_back(token);
     made.push_back(token);
     each(token);

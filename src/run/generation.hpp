@@ -16,7 +16,8 @@ struct GenerationConfig {
 };
 
 /// Continues `prompt` (at least one token); returns the new tokens and hands each to `each` as it
-/// is made. The model sees at most its last sequence_length tokens.
+/// is made. The model sees at most its last sequence_length tokens. Collective over the runner's
+/// groups: all ranks pass the same prompt and get the same tokens.
 std::vector<int> generate(
     ModelRunner& runner, const std::vector<int>& prompt, const GenerationConfig& config,
     const std::function<void(int)>& each = [](int) {});

@@ -6,6 +6,7 @@
 #include "deck/deck.hpp"
 #include "deck/model_deck.hpp"
 
+#include <numeric>
 #include <utility>
 
 namespace konclave {
@@ -17,19 +18,32 @@ ModelDefinition with_overrides(const std::string& deck, const std::string& name,
   return read_deck_text(deck, name, overrides, DeckUse::model).definition;
 }
 
+/// Where a value of a deck comes from.
+std::string origin_of(const Deck& deck, const std::string& key) {
+  for (const DeckValue& value : deck.values) {
+    if (value.key == key) return value.origin;
+  }
+  fail("the deck has no key " + key);
+}
+
+ParallelConfig parallel_of(const std::string& deck, const std::string& name,
+                           const std::vector<std::string>& overrides, int ranks) {
+  const Deck read = read_deck_text(deck, name, overrides, DeckUse::model);
+  ParallelConfig parallel;
+  parallel.order = read.parallel.order;
+  parallel.ep = origin_of(read, "parallel.ep") == "command line"
+                    ? read.parallel.ep
+                    : std::gcd(read.parallel.ep, ranks);
+  return parallel;
+}
+
 /// A converted model has a deck without data, and one trained on token files may have any
 /// vocabulary: bytes would be nonsense to them.
 std::string tokenizer_of(const std::string& deck, const std::string& name,
                          const std::vector<std::string>& overrides) {
   const Deck read = read_deck_text(deck, name, overrides, DeckUse::model);
-  const auto origin = [&](const std::string& key) {
-    for (const DeckValue& value : read.values) {
-      if (value.key == key) return value.origin;
-    }
-    fail("the deck has no key " + key);
-  };
-  const bool from_text = origin("data.kind") != "default" && read.data.kind == "text";
-  require(from_text || origin("data.tokenizer") == "command line",
+  const bool from_text = origin_of(read, "data.kind") != "default" && read.data.kind == "text";
+  require(from_text || origin_of(read, "data.tokenizer") == "command line",
           name +
               " does not say which tokenizer its tokens are of; if they are bytes, add "
               "data.tokenizer=bytes",
@@ -61,13 +75,17 @@ class CheckpointSource final : public ModelSource {
   std::string tokenizer(const std::vector<std::string>& overrides) const override {
     return tokenizer_of(checkpoint_.deck(), deck_name(), overrides);
   }
+  ParallelConfig parallel(const std::vector<std::string>& overrides, int ranks) const override {
+    return parallel_of(checkpoint_.deck(), deck_name(), overrides, ranks);
+  }
   void load(ModelRunner& runner) const override {
     runner.model().visit_parameters([&](const Parameter& parameter) {
       const std::string name = kModelGroup + parameter.name();
       const bool there = checkpoint_.has(name);
       check_tensor(parameter.spec(), there ? &checkpoint_.info(name).shape : nullptr,
                    checkpoint_.folder());
-      checkpoint_.read(runner.exec(), name, parameter.value());
+      checkpoint_.read(runner.exec(), name, parameter.spec().shape, parameter.shard(),
+                       parameter.value());
     });
     runner.weights_changed();
   }
@@ -91,12 +109,16 @@ class HuggingFaceSource final : public ModelSource {
   std::string tokenizer(const std::vector<std::string>& overrides) const override {
     return tokenizer_of(deck(), folder_.folder().string(), overrides);
   }
+  ParallelConfig parallel(const std::vector<std::string>& overrides, int ranks) const override {
+    return parallel_of(deck(), folder_.folder().string(), overrides, ranks);
+  }
   void load(ModelRunner& runner) const override {
     runner.model().visit_parameters([&](const Parameter& parameter) {
       const auto found = shapes_.find(parameter.name());
       check_tensor(parameter.spec(), found == shapes_.end() ? nullptr : &found->second,
                    folder_.folder());
-      folder_.read(runner.exec(), parameter.name(), parameter.value());
+      folder_.read(runner.exec(), parameter.name(), parameter.spec().shape, parameter.shard(),
+                   parameter.value());
     });
     runner.weights_changed();
   }

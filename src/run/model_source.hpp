@@ -2,6 +2,7 @@
 
 #include "checkpoints/reader.hpp"
 #include "model/config.hpp"
+#include "parallel/config.hpp"
 #include "train/trainer.hpp"
 
 #include <filesystem>
@@ -24,6 +25,10 @@ class ModelSource {
 
   /// The model, with "section.key=value" overrides.
   virtual ModelDefinition definition(const std::vector<std::string>& overrides) const = 0;
+  /// How to spread it over `ranks` ranks, whatever mapping it was trained under: parallel.ep of the
+  /// overrides, or else the largest number of ranks that both the training used for its experts and
+  /// these ranks can be cut into.
+  virtual ParallelConfig parallel(const std::vector<std::string>& overrides, int ranks) const = 0;
   /// Name of the tokenizer that its tokens are of: data.tokenizer of the overrides, or of the deck
   /// of a run that trained on text. Throws Error(input) for a model that does not say.
   virtual std::string tokenizer(const std::vector<std::string>& overrides) const = 0;

@@ -3,7 +3,7 @@
 #include "base/text.hpp"
 #include "deck/check_report.hpp"
 #include "model/flops.hpp"
-#include "tensor/host_copy.hpp"
+#include "ops/elementwise.hpp"
 
 #include <fmt/format.h>
 
@@ -13,15 +13,6 @@
 #include <set>
 
 namespace konclave {
-
-namespace {
-
-bool all_finite(const ExecSpace& exec, const AnyIn& view) {
-  const std::vector<double> values = to_doubles(exec, view);
-  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
-}
-
-}  // namespace
 
 std::vector<std::string> describe_model(const ModelDefinition& definition) {
   const ParameterCount parameters = count_parameters(definition);
@@ -60,7 +51,8 @@ std::vector<std::string> describe_backends(const std::vector<BackendChoice>& cho
   return lines;
 }
 
-std::vector<std::string> describe_summary(const RunSummary& summary, const MemoryAccount& memory) {
+std::vector<std::string> describe_summary(const RunSummary& summary,
+                                          const std::array<std::int64_t, kMemoryClasses>& peaks) {
   std::vector<std::string> lines;
   const auto row = [&](const std::string& name, const std::string& value) {
     lines.push_back(fmt::format("  {:<22}{}", name, value));
@@ -80,7 +72,8 @@ std::vector<std::string> describe_summary(const RunSummary& summary, const Memor
   }
   for (int use = 0; use < kMemoryClasses; ++use) {
     const auto kind = static_cast<MemoryClass>(use);
-    row("memory: " + std::string(name_of(kind)), format_bytes(memory.peak(kind)));
+    row("memory: " + std::string(name_of(kind)),
+        format_bytes(peaks[static_cast<std::size_t>(use)]));
   }
   return lines;
 }
@@ -88,8 +81,8 @@ std::vector<std::string> describe_summary(const RunSummary& summary, const Memor
 std::vector<std::string> find_not_finite(ModelRunner& runner) {
   std::vector<std::string> lines;
   runner.model().visit_parameters([&](const Parameter& parameter) {
-    const bool value = all_finite(runner.exec(), parameter.value());
-    const bool gradient = all_finite(runner.exec(), parameter.grad());
+    const bool value = ops::all_finite(runner.exec(), parameter.value());
+    const bool gradient = ops::all_finite(runner.exec(), parameter.grad());
     if (!value) lines.push_back("not finite: values of " + parameter.name());
     if (!gradient) lines.push_back("not finite: gradient of " + parameter.name());
   });

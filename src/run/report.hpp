@@ -3,6 +3,7 @@
 #include "run/generation.hpp"
 #include "train/trainer.hpp"
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -22,9 +23,12 @@ struct RunSummary {
   double validation_loss = -1;  ///< below 0: none
   double unigram_entropy = 0;   ///< of the held-out text; 0: none
 };
-std::vector<std::string> describe_summary(const RunSummary& summary, const MemoryAccount& memory);
+/// `peaks`: bytes of each memory class, of the rank that has most.
+std::vector<std::string> describe_summary(const RunSummary& summary,
+                                          const std::array<std::int64_t, kMemoryClasses>& peaks);
 
-/// The parameters whose values or gradients have a NaN or an infinity, in the model's order.
+/// This rank's parameters whose values or gradients have a NaN or an infinity, in the model's
+/// order.
 std::vector<std::string> find_not_finite(ModelRunner& runner);
 
 }  // namespace konclave

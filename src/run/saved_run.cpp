@@ -1,20 +1,24 @@
 #include "run/saved_run.hpp"
 
+#include "base/fault.hpp"
 #include "base/text.hpp"
 #include "checkpoints/format.hpp"
 #include "checkpoints/history.hpp"
 #include "checkpoints/writer.hpp"
+#include "comm/agreed.hpp"
+#include "ops/elementwise.hpp"
 #include "tensor/host_copy.hpp"
 
 namespace konclave {
 
 namespace {
 
-TensorSource source(const ExecSpace& exec, const std::string& group, const Parameter& parameter,
-                    const AnyView& view) {
-  return {{group + parameter.name(), view.type(), parameter.spec().shape},
-          [exec, view](void* host) { copy_to_host(exec, view, host); }};
-}
+/// A tensor of the checkpoint, and what of it is on this rank.
+struct SavedTensor {
+  TensorInfo info;
+  AnyView part;
+  bool routed = false;
+};
 
 /// Optimizer state is flat; in a checkpoint it has the parameter's shape.
 AnyView shaped(const AnyView& flat, const AnyView& like) {
@@ -24,6 +28,84 @@ AnyView shaped(const AnyView& flat, const AnyView& like) {
 /// Whether a parameter's values are only a rounding of its master weights.
 bool has_master(const Optimizer::State& state) {
   return state.master.data() != state.parameter->value().data();
+}
+
+std::vector<SavedTensor> saved_tensors(const Optimizer& optimizer) {
+  std::vector<SavedTensor> tensors;
+  for (const Optimizer::State& entry : optimizer.states()) {
+    const Parameter& parameter = *entry.parameter;
+    const auto add = [&](const char* group, const AnyView& view) {
+      tensors.push_back({{group + parameter.name(), view.type(), parameter.spec().shape},
+                         shaped(view, parameter.value()),
+                         parameter.spec().routed});
+    };
+    add(kModelGroup, parameter.value());
+    if (has_master(entry)) add(kMasterGroup, entry.master);
+    add(kExpAvgGroup, entry.first_moment);
+    add(kExpAvgSqGroup, entry.second_moment);
+  }
+  return tensors;
+}
+
+/// Collective over `ep`: the experts of all its ranks, one after the other, in host memory of its
+/// first rank.
+void gather_experts(const ExecSpace& exec, Arena& scratch, const Transport& ep, const AnyView& part,
+                    void* host) {
+  const ArenaScope scope(scratch);
+  const bool first = ep.rank() == 0;
+  const auto ranks = static_cast<std::size_t>(ep.size());
+  std::vector<std::int64_t> sent(ranks, 0), received(ranks, first ? part.extent(0) : 0);
+  sent[0] = part.extent(0);
+  const AnyView all = scratch.make(part.type(), first ? ep.size() * part.extent(0) : 0,
+                                   part.extent(1), part.extent(2));
+  ep.start_all_to_all(exec, part, sent, all, received).wait(exec);
+  if (first && host != nullptr) copy_to_host(exec, all, host);
+}
+
+/// Brings a tensor to rank 0 of the world, which passes memory for it, or none to drop it.
+/// Collective over the expert-parallel group of that rank.
+void collect(ModelRunner& runner, const SavedTensor& tensor, void* host) {
+  const Groups& groups = runner.groups();
+  if (tensor.routed && groups.ep->size() > 1) {
+    // Every copy of the experts is the same: that of rank 0's group is taken.
+    if (groups.expert_dp->rank() > 0) return;
+    gather_experts(runner.exec(), runner.scratch(), *groups.ep, tensor.part, host);
+  } else if (host != nullptr) {
+    copy_to_host(runner.exec(), tensor.part, host);
+  }
+}
+
+void require_finite(ModelRunner& runner, const std::vector<SavedTensor>& tensors) {
+  for (const SavedTensor& tensor : tensors) {
+    require(ops::all_finite(runner.exec(), tensor.part),
+            tensor.info.name + " has a NaN or an infinity; no checkpoint is made of it",
+            ExitCode::numerics);
+  }
+}
+
+nlohmann::json to_json(const Mapping& mapping) {
+  return {{"ranks", mapping.ranks}, {"ep", mapping.parallel.ep}, {"order", mapping.parallel.order}};
+}
+
+/// "4 ranks with parallel.ep = 2 and parallel.order = ..."; the order says nothing to one rank.
+std::string describe_mapping(const nlohmann::json& mapping) {
+  const int ranks = mapping.value("ranks", 1);
+  if (ranks == 1) return "1 rank";
+  return std::to_string(ranks) +
+         " ranks with parallel.ep = " + std::to_string(mapping.value("ep", 1)) +
+         " and parallel.order = \"" + mapping.value("order", "") + "\"";
+}
+
+void check_same_mapping(const Mapping& mapping, const Checkpoint& checkpoint) {
+  const nlohmann::json& state = checkpoint.state();
+  const std::string saved = describe_mapping(state.value("mapping", nlohmann::json::object()));
+  const std::string wanted = describe_mapping(to_json(mapping));
+  require(saved == wanted,
+          checkpoint.folder().string() + " was saved by a run on " + saved +
+              ", and this one is on " + wanted +
+              ": going on under another mapping is not available in this version; start the run "
+              "as before, or take its weights into a new run with checkpoint.load",
+          ExitCode::resource);
 }
 
 /// A run that goes back would be resumed from its abandoned future the next time.
@@ -59,25 +141,36 @@ void check_same_model(const Deck& deck, const Checkpoint& checkpoint,
 
 }  // namespace
 
-void save_run(const std::filesystem::path& checkpoints, const std::string& deck,
-              const nlohmann::json& provenance, const RunState& state, ModelRunner& runner,
-              const Optimizer& optimizer) {
+void save_run(const Communicator& world, const std::filesystem::path& checkpoints,
+              const std::string& deck, const nlohmann::json& provenance, const RunState& state,
+              const Mapping& mapping, ModelRunner& runner, const Optimizer& optimizer) {
+  const std::vector<SavedTensor> tensors = saved_tensors(optimizer);
+  together(world, [&] { require_finite(runner, tensors); });
+
+  std::size_t collected = 0;
+  const auto collect_next = [&](void* host) { collect(runner, tensors[collected++], host); };
   CheckpointContent content;
   content.step = state.step;
   content.deck = deck;
   content.provenance = provenance;
-  content.state = {{"step", state.step}, {"samples", state.samples}, {"tokens", state.tokens}};
-  const ExecSpace& exec = runner.exec();
-  for (const Optimizer::State& entry : optimizer.states()) {
-    const Parameter& parameter = *entry.parameter;
-    content.tensors.push_back(source(exec, kModelGroup, parameter, parameter.value()));
-    if (has_master(entry)) {
-      content.tensors.push_back(source(exec, kMasterGroup, parameter, entry.master));
-    }
-    content.tensors.push_back(source(exec, kExpAvgGroup, parameter, entry.first_moment));
-    content.tensors.push_back(source(exec, kExpAvgSqGroup, parameter, entry.second_moment));
+  content.state = {{"step", state.step},
+                   {"samples", state.samples},
+                   {"tokens", state.tokens},
+                   {"nan_steps", state.nan_steps},
+                   {"mapping", to_json(mapping)}};
+  for (const SavedTensor& tensor : tensors) content.tensors.push_back({tensor.info, collect_next});
+  std::optional<Error> error;
+  try {
+    if (world.rank() == 0) write_checkpoint(checkpoints, content);
+  } catch (const Error& caught) {
+    if (caught.exit_code() != ExitCode::io) throw;
+    error = caught;
   }
-  write_checkpoint(checkpoints, content);
+  // The others, and rank 0 when it could not go on writing: nobody is left alone in an exchange.
+  require(!(fault("save.last_rank_fails") && world.rank() == world.size() - 1), "a seeded failure",
+          ExitCode::input);
+  while (collected < tensors.size()) collect_next(nullptr);
+  agree_on_error(world, error);
 }
 
 RunState load_run(const Checkpoint& checkpoint, ModelRunner& runner, Optimizer& optimizer) {
@@ -85,7 +178,9 @@ RunState load_run(const Checkpoint& checkpoint, ModelRunner& runner, Optimizer& 
   for (const Optimizer::State& entry : optimizer.states()) {
     const AnyView& value = entry.parameter->value();
     const auto read = [&](const char* group, const AnyView& view) {
-      checkpoint.read(exec, group + entry.parameter->name(), shaped(view, value));
+      const Parameter& parameter = *entry.parameter;
+      checkpoint.read(exec, group + parameter.name(), parameter.spec().shape, parameter.shard(),
+                      shaped(view, value));
     };
     read(kModelGroup, value);
     if (has_master(entry)) read(kMasterGroup, entry.master);
@@ -100,10 +195,11 @@ RunState load_run(const Checkpoint& checkpoint, ModelRunner& runner, Optimizer& 
             ExitCode::input);
     return state[key].get<std::int64_t>();
   };
-  return {number("step"), number("samples"), number("tokens")};
+  return {number("step"), number("samples"), number("tokens"), state.value("nan_steps", 0)};
 }
 
-std::optional<Checkpoint> find_resume(const Deck& deck, const std::filesystem::path& checkpoints,
+std::optional<Checkpoint> find_resume(const Deck& deck, const Mapping& mapping,
+                                      const std::filesystem::path& checkpoints,
                                       const std::function<void(const std::string&)>& report) {
   std::optional<Checkpoint> found;
   if (deck.run.resume == "never") {
@@ -119,7 +215,10 @@ std::optional<Checkpoint> find_resume(const Deck& deck, const std::filesystem::p
     found->verify();
     check_nothing_later(*found, checkpoints);
   }
-  if (found) check_same_model(deck, *found, report);
+  if (found) {
+    check_same_mapping(mapping, *found);
+    check_same_model(deck, *found, report);
+  }
   return found;
 }
 

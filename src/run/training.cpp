@@ -6,9 +6,9 @@
 
 namespace konclave {
 
-ExitCode train(const Deck& deck, OpTable backends, const std::vector<std::string>& command_line,
-               spdlog::logger& log) {
-  TrainingRun run(deck, std::move(backends), command_line, log);
+ExitCode train(const Communicator& world, const Deck& deck, OpTable backends,
+               const std::vector<std::string>& command_line, spdlog::logger& log) {
+  TrainingRun run(world, deck, std::move(backends), command_line, log);
   return run.run();
 }
 

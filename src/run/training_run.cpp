@@ -1,33 +1,59 @@
 #include "run/training_run.hpp"
 
+#include "base/fault.hpp"
 #include "base/text.hpp"
 #include "checkpoints/history.hpp"
+#include "comm/agreed.hpp"
 #include "data/tokenizer.hpp"
+#include "deck/rank_rules.hpp"
 #include "model/flops.hpp"
 #include "run/evaluation.hpp"
+#include "run/hardware.hpp"
 #include "run/model_source.hpp"
 #include "run/provenance.hpp"
 #include "run/report.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <span>
 #include <utility>
 
 namespace konclave {
 
-TrainingRun::TrainingRun(const Deck& deck, OpTable backends,
+namespace {
+
+Groups make_groups(const Communicator& world, const Deck& deck) {
+  const RankGrids grids = together(world, [&] { return place_ranks(deck, world.size()); });
+  return Groups::create(world, grids);
+}
+
+LogConfig quiet_unless(bool speaks, LogConfig config) {
+  if (!speaks) config.progress = "none";
+  return config;
+}
+
+}  // namespace
+
+TrainingRun::TrainingRun(const Communicator& world, const Deck& deck, OpTable backends,
                          const std::vector<std::string>& command_line, spdlog::logger& log)
-    : deck_(deck),
+    : world_(world),
+      deck_(deck),
       log_(log),
       started_(Clock::now()),
-      corpus_(open_corpus(deck.data, deck.definition.model.sequence_length,
-                          deck.definition.model.vocab_size)),
-      folder_(deck.run, deck.checkpoint),
-      runner_(deck.definition, /*trainable=*/true, std::move(backends), deck.backends),
-      trainer_(runner_, deck.optimizer, deck.run.steps),
+      groups_(make_groups(world, deck)),
+      corpus_(together(world,
+                       [&] {
+                         return open_corpus(deck.data, deck.definition.model.sequence_length,
+                                            deck.definition.model.vocab_size);
+                       })),
+      runner_(deck.definition, groups_, /*trainable=*/true, std::move(backends), deck.backends),
+      trainer_(runner_, deck.optimizer, deck.run.steps, deck.parallel.grad_reduce),
       sampler_(corpus_.train->size(), deck.data.shuffle, deck.run.seed),
-      progress_(deck.log, deck.run.steps, log),
-      command_line_(command_line) {}
+      progress_(quiet_unless(world.rank() == 0, deck.log), deck.run.steps, log),
+      command_line_(command_line) {
+  on_root(world, [&] { folder_.emplace(deck.run, deck.checkpoint); });
+}
 
 ExitCode TrainingRun::run() {
   start();
@@ -38,14 +64,39 @@ ExitCode TrainingRun::run() {
 }
 
 void TrainingRun::start() {
-  remove_stale_attempts(folder_.checkpoints());
-  const auto report = [this](const std::string& text) { log_.warn("{}", text); };
-  if (const auto found = find_resume(deck_, folder_.checkpoints(), report)) {
-    state_ = load_run(*found, runner_, trainer_.optimizer());
+  load();
+  first_step_ = state_.step;
+  const std::vector<RankPlace> places = gather_places(world_);
+  on_root(world_, [&] {
+    provenance_ = provenance(command_line_, runner_.operations().choices(), places);
+    folder_->describe(effective_deck(deck_), provenance_);
+    folder_->open_metrics(state_.step);
+  });
+  for (const std::string& line : hardware_map(places)) log_.info("{}", line);
+  for (const std::string& line : hardware_warnings(places)) log_.warn("warning: {}", line);
+  describe();
+}
+
+void TrainingRun::load() {
+  std::string found;
+  on_root(world_, [&] {
+    remove_stale_attempts(folder_->checkpoints());
+    const auto report = [this](const std::string& text) { log_.warn("{}", text); };
+    const Mapping mapping{world_.size(), deck_.parallel};
+    const auto checkpoint = find_resume(deck_, mapping, folder_->checkpoints(), report);
+    if (checkpoint) found = checkpoint->folder().string();
+  });
+  found = world_.broadcast(found, 0);
+  if (!found.empty()) {
+    state_ = together(
+        world_, [&] { return load_run(Checkpoint::open(found), runner_, trainer_.optimizer()); });
     saved_step_ = state_.step;
-    log_.info("resumed from {} at step {}", found->folder().string(), state_.step);
+    log_.info("resumed from {} at step {}", found, state_.step);
   } else if (!deck_.checkpoint.load.empty()) {
-    ModelSource::open(deck_.checkpoint.load, deck_.definition.model.sequence_length)->load(runner_);
+    together(world_, [&] {
+      ModelSource::open(deck_.checkpoint.load, deck_.definition.model.sequence_length)
+          ->load(runner_);
+    });
     trainer_.optimizer().reset(runner_.exec());
     log_.info("weights from {}", deck_.checkpoint.load);
   } else {
@@ -53,17 +104,16 @@ void TrainingRun::start() {
     runner_.weights_changed();
     trainer_.optimizer().reset(runner_.exec());
   }
-  first_step_ = state_.step;
-  provenance_ = provenance(command_line_, runner_.operations().choices());
-  folder_.describe(effective_deck(deck_), provenance_);
-  folder_.open_metrics(state_.step);
-  log_start();
 }
 
-void TrainingRun::log_start() {
+void TrainingRun::describe() {
   for (const std::string& line : describe_model(deck_.definition)) log_.info("{}", line);
   for (const std::string& line : describe_backends(runner_.operations().choices())) {
     log_.info("{}", line);
+  }
+  if (world_.size() > 1) {
+    log_.info("mapping: {} ranks, dp = {}; experts ep = {}, edp = {}", world_.size(),
+              groups_.dp->size(), groups_.ep->size(), groups_.expert_dp->size());
   }
   log_.info("data: {} sequences to train on, {} held out", corpus_.train->size(),
             corpus_.validation ? corpus_.validation->size() : 0);
@@ -75,7 +125,8 @@ ExitCode TrainingRun::loop() {
     const StepMetrics metrics = take_step();
     const double seconds = std::chrono::duration<double>(Clock::now() - before).count();
     step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
-    if (!metrics.finite) return stop_for_numerics(metrics);
+    if (!metrics.finite && !go_on_after_bad_step(metrics)) return ExitCode::numerics;
+    const Agreement agreed = agree();
     last_loss_ = metrics.loss;
     const double validated = validation_due() ? validate() : -1;
     if (validated >= 0) validation_loss_ = validated;
@@ -84,12 +135,12 @@ ExitCode TrainingRun::loop() {
                     static_cast<double>(metrics.tokens) / seconds,
                     step_seconds_ * static_cast<double>(deck_.run.steps - state_.step)});
     if (state_.step == deck_.run.steps) break;
-    const int signal = signals_.received();
-    if (signal != 0 || out_of_time()) {
+    if (agreed.signal != 0 || agreed.out_of_time) {
       progress_.pause();
       log_.info("stopping at step {} {}: the checkpoint is saved, submit the run again",
                 state_.step,
-                signal != 0 ? "after signal " + std::to_string(signal) : "for run.time_limit");
+                agreed.signal != 0 ? "after signal " + std::to_string(agreed.signal)
+                                   : "for run.time_limit");
       save_last();
       return ExitCode::resubmit;
     }
@@ -101,6 +152,9 @@ ExitCode TrainingRun::loop() {
 }
 
 StepMetrics TrainingRun::take_step() {
+  const bool last_rank = world_.rank() == world_.size() - 1;
+  require(!(fault("step.last_rank_fails") && last_rank && state_.step == 2), "a seeded failure",
+          ExitCode::input);
   const StepMetrics metrics = trainer_.step(state_.step + 1, next_batch());
   ++state_.step;
   state_.samples += deck_.batch.global_size;
@@ -109,19 +163,26 @@ StepMetrics TrainingRun::take_step() {
 }
 
 std::vector<HostMicroBatch> TrainingRun::next_batch() const {
+  const int share = deck_.batch.global_size / groups_.dp->size();
+  const int begin = fault("data.same_share") ? 0 : share * groups_.dp->rank();
   std::vector<HostMicroBatch> batches;
-  for (int first = 0; first < deck_.batch.global_size; first += deck_.batch.micro_size) {
+  for (int first = begin; first < begin + share; first += deck_.batch.micro_size) {
     std::vector<std::int64_t> indices;
     for (int i = 0; i < deck_.batch.micro_size; ++i) {
       indices.push_back(sampler_(state_.samples + first + i));
     }
     batches.push_back(read_sequences(*corpus_.train, indices));
+    std::vector<int>& labels = batches.back().labels;
+    if (fault("data.labels_shifted") && groups_.dp->rank() > 0) {
+      std::rotate(labels.begin(), labels.begin() + 1, labels.end());
+    }
   }
   return batches;
 }
 
 void TrainingRun::write_metrics(const StepMetrics& metrics, double seconds,
                                 double validation_loss) {
+  if (!speaks()) return;
   const auto tokens = static_cast<double>(metrics.tokens);
   const double flops = training_flops_per_token(deck_.definition) * tokens;
   nlohmann::json line = {{"step", state_.step},
@@ -137,9 +198,9 @@ void TrainingRun::write_metrics(const StepMetrics& metrics, double seconds,
                          {"tokens_per_second", tokens / seconds},
                          {"tflops", flops / seconds / 1e12},
                          {"mfu", nullptr},
-                         {"memory_bytes", runner_.memory().peak_total()}};
+                         {"memory_bytes", memory_bytes_}};
   if (validation_loss >= 0) line["val_loss"] = validation_loss;
-  folder_.write_metrics(line);
+  folder_->write_metrics(line);
 }
 
 bool TrainingRun::validation_due() const {
@@ -157,17 +218,20 @@ double TrainingRun::validate() {
 
 void TrainingRun::save() {
   const Clock::time_point before = Clock::now();
-  save_run(folder_.checkpoints(), effective_deck(deck_), provenance_, state_, runner_,
-           trainer_.optimizer());
+  save_run(world_, speaks() ? folder_->checkpoints() : "", effective_deck(deck_), provenance_,
+           state_, {world_.size(), deck_.parallel}, runner_, trainer_.optimizer());
   saved_step_ = state_.step;
   save_seconds_ = std::chrono::duration<double>(Clock::now() - before).count();
-  remove_old_checkpoints(folder_.checkpoints(), deck_.checkpoint.keep, deck_.checkpoint.keep_every);
+  on_root(world_, [&] {
+    remove_old_checkpoints(folder_->checkpoints(), deck_.checkpoint.keep,
+                           deck_.checkpoint.keep_every);
+  });
 }
 
 void TrainingRun::save_at_interval() {
   try {
     save();
-  } catch (const Error& error) {
+  } catch (const AgreedError& error) {
     if (error.exit_code() != ExitCode::io) throw;
     progress_.pause();
     log_.error("no checkpoint at step {}: {}; the run goes on and tries again at step {}",
@@ -189,14 +253,28 @@ bool TrainingRun::out_of_time() const {
   return seconds_running() + margin > deck_.run.time_limit;
 }
 
-ExitCode TrainingRun::stop_for_numerics(const StepMetrics& metrics) {
+TrainingRun::Agreement TrainingRun::agree() {
+  std::array<std::int64_t, 3> most = {signals_.received(), out_of_time() ? 1 : 0,
+                                      runner_.memory().peak_total()};
+  groups_.world->max(std::span<std::int64_t>(most));
+  memory_bytes_ = most[2];
+  return {static_cast<int>(most[0]), most[1] != 0};
+}
+
+bool TrainingRun::go_on_after_bad_step(const StepMetrics& metrics) {
+  ++state_.nan_steps;
+  const bool go_on = state_.nan_steps <= deck_.fault.nan_budget;
+  const std::vector<std::string> texts =
+      world_.gather(join(find_not_finite(runner_), "; "), /*root=*/0);
   progress_.pause();
-  log_.error(
-      "step {}: loss {} and gradient norm {} are not both numbers; nothing was updated, and "
-      "no checkpoint is made of it",
-      state_.step, metrics.loss, metrics.grad_norm);
-  for (const std::string& line : find_not_finite(runner_)) log_.error("{}", line);
-  return ExitCode::numerics;
+  log_.error("step {}: loss {} and gradient norm {} are not both numbers; nothing was updated",
+             state_.step, metrics.loss, metrics.grad_norm);
+  for (std::size_t rank = 0; rank < texts.size(); ++rank) {
+    if (!texts[rank].empty()) log_.error("rank {}: {}", rank, texts[rank]);
+  }
+  log_.error("{} of fault.nan_budget = {} such steps{}", state_.nan_steps, deck_.fault.nan_budget,
+             go_on ? "; the run goes on with the next one" : "");
+  return go_on;
 }
 
 void TrainingRun::show_sample() {
@@ -224,9 +302,14 @@ void TrainingRun::finish() {
   summary.loss = last_loss_;
   summary.validation_loss = validation_loss_;
   summary.unigram_entropy = corpus_.unigram_entropy;
-  for (const std::string& line : describe_summary(summary, runner_.memory())) log_.info("{}", line);
+  std::array<std::int64_t, kMemoryClasses> peaks{};
+  for (std::size_t use = 0; use < peaks.size(); ++use) {
+    peaks[use] = runner_.memory().peak(static_cast<MemoryClass>(use));
+  }
+  groups_.world->max(std::span<std::int64_t>(peaks));
+  for (const std::string& line : describe_summary(summary, peaks)) log_.info("{}", line);
   show_sample();
-  log_.info("run folder: {}", folder_.path().string());
+  if (speaks()) log_.info("run folder: {}", folder_->path().string());
 }
 
 }  // namespace konclave

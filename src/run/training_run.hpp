@@ -12,16 +12,18 @@
 #include <spdlog/logger.h>
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace konclave {
 
-/// The training loop: steps, metrics, validation, checkpoints, and when to stop.
+/// The training loop: steps, metrics, validation, checkpoints, and when to stop. All ranks go
+/// through it together; the run's folder is rank 0's alone.
 class TrainingRun {
  public:
-  TrainingRun(const Deck& deck, OpTable backends, const std::vector<std::string>& command_line,
-              spdlog::logger& log);
+  TrainingRun(const Communicator& world, const Deck& deck, OpTable backends,
+              const std::vector<std::string>& command_line, spdlog::logger& log);
 
   /// See train() in run/training.hpp.
   ExitCode run();
@@ -30,7 +32,9 @@ class TrainingRun {
   using Clock = std::chrono::steady_clock;
 
   void start();
-  void log_start();
+  /// Weights, optimizer and state: of a checkpoint, of another model, or fresh.
+  void load();
+  void describe();
   /// Steps until the end or until there is a reason to stop.
   ExitCode loop();
   StepMetrics take_step();
@@ -38,6 +42,7 @@ class TrainingRun {
   /// Mean loss over held-out data; below 0 when there is none.
   double validate();
   bool validation_due() const;
+  /// This rank's micro-batches of the next global batch.
   std::vector<HostMicroBatch> next_batch() const;
 
   /// At an interval: a failure is reported, and the run goes on to the next interval.
@@ -45,19 +50,29 @@ class TrainingRun {
   /// The last save of this process: throws Error(io) when it fails.
   void save_last();
   void save();
+  /// What the ranks have to agree on behind each step.
+  struct Agreement {
+    int signal = 0;            ///< the highest that any rank got
+    bool out_of_time = false;  ///< on any rank
+  };
+  Agreement agree();
   bool out_of_time() const;
   double seconds_running() const;
 
   void finish();
   void show_sample();
-  ExitCode stop_for_numerics(const StepMetrics& metrics);
+  /// A step whose loss or gradient was no number: false when the budget for them is used up.
+  bool go_on_after_bad_step(const StepMetrics& metrics);
+  bool speaks() const { return world_.rank() == 0; }
 
+  const Communicator& world_;
   const Deck& deck_;
   spdlog::logger& log_;
   StopSignals signals_;
   Clock::time_point started_;
+  Groups groups_;
   Corpus corpus_;
-  RunFolder folder_;
+  std::optional<RunFolder> folder_;  ///< rank 0's
   ModelRunner runner_;
   Trainer trainer_;
   Sampler sampler_;
@@ -67,6 +82,7 @@ class TrainingRun {
   RunState state_;
   std::int64_t saved_step_ = -1, first_step_ = 0;
   double last_loss_ = 0, validation_loss_ = -1;
+  std::int64_t memory_bytes_ = 0;               ///< peak so far, of the rank that needs most
   double step_seconds_ = 0, save_seconds_ = 0;  ///< of late, for the time limit and what is left
 };
 

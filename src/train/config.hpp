@@ -28,4 +28,10 @@ struct OptimizerConfig {
   std::int64_t decay_steps = 0;
 };
 
+/// Deck section [fault].
+struct FaultConfig {
+  /// Steps of a run whose loss or gradient may be no finite number; such a step updates nothing.
+  std::int64_t nan_budget = 0;
+};
+
 }  // namespace konclave

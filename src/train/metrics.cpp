@@ -1,16 +1,20 @@
 #include "train/metrics.hpp"
 
+#include "base/fault.hpp"
 #include "tensor/host_copy.hpp"
 
 #include <algorithm>
+#include <span>
 
 namespace konclave {
 
-void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, StepMetrics& metrics) {
+void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, const Transport& dp,
+                     StepMetrics& metrics) {
   const std::size_t layers = statistics.sums.extent(0), columns = statistics.sums.extent(1);
   if (layers == 0) return;
   const View1<double> flat(statistics.sums.data(), layers * columns);
-  const std::vector<double> sums = to_host(exec, flat);
+  std::vector<double> sums = to_host(exec, flat);
+  if (!fault("metrics.one_rank")) dp.sum(std::span(sums));
   metrics.load_imbalance = 0;
   for (std::size_t layer = 0; layer < layers; ++layer) {
     const double* row = sums.data() + layer * columns;

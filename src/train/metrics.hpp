@@ -1,5 +1,6 @@
 #pragma once
 
+#include "comm/transport.hpp"
 #include "layers/context.hpp"
 #include "moe/balance.hpp"
 
@@ -18,7 +19,9 @@ struct StepMetrics {
   bool finite = true;         ///< false: loss or norm is no number, and nothing was updated
 };
 
-/// Fills in the MoE figures from the sums of a step. Waits for `exec`.
-void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, StepMetrics& metrics);
+/// Fills in the MoE figures from the sums of a step, added up over the ranks of `dp`. Waits for
+/// `exec`.
+void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, const Transport& dp,
+                     StepMetrics& metrics);
 
 }  // namespace konclave

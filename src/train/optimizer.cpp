@@ -1,5 +1,6 @@
 #include "train/optimizer.hpp"
 
+#include "base/fault.hpp"
 #include "ops/adamw.hpp"
 #include "ops/elementwise.hpp"
 #include "tensor/host_copy.hpp"
@@ -38,7 +39,7 @@ void Optimizer::zero_gradients(const ExecSpace& exec) {
   for (const State& state : states_) ops::fill_zero(exec, state.parameter->grad());
 }
 
-double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch) const {
+double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch, const Transport& ep) const {
   const ArenaScope scope(scratch);
   std::int64_t blocks = 0;
   for (const State& state : states_) blocks += ops::squares_blocks(state.parameter->size());
@@ -50,9 +51,15 @@ double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch) const {
                      Kokkos::subview(partial, std::make_pair(first, first + count)));
     first += count;
   }
-  double squares = 0;
-  for (const double value : to_host(exec, partial)) squares += value;
-  return std::sqrt(squares);
+  const std::vector<double> host = to_host(exec, partial);
+  auto block = host.begin();
+  double dense = 0, routed = 0;
+  for (const State& state : states_) {
+    double& sum = state.parameter->spec().routed ? routed : dense;
+    const auto end = block + ops::squares_blocks(state.parameter->size());
+    while (block != end) sum += *block++;
+  }
+  return std::sqrt(dense + (fault("grad_norm.local_experts") ? routed : ep.sum(routed)));
 }
 
 void Optimizer::update(const ExecSpace& exec, std::int64_t step, double lr, double gradient_norm) {

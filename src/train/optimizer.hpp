@@ -22,8 +22,10 @@ class Optimizer {
   /// Takes the model's present values as master weights and zeroes the moments.
   void reset(const ExecSpace& exec);
   void zero_gradients(const ExecSpace& exec);
-  /// 2-norm of all gradients together, summed in double in a fixed order. Waits for `exec`.
-  double gradient_norm(const ExecSpace& exec, Arena& scratch) const;
+  /// 2-norm of all gradients of the model together, summed in double in a fixed order: dense
+  /// parameters are the same on every rank, experts are those of all ranks of `ep`. Waits for
+  /// `exec`.
+  double gradient_norm(const ExecSpace& exec, Arena& scratch, const Transport& ep) const;
   /// Update `step` = 1, 2, ...: gradients are scaled so that their norm is at most clip_norm.
   void update(const ExecSpace& exec, std::int64_t step, double lr, double gradient_norm);
 

@@ -1,26 +1,32 @@
 #include "train/trainer.hpp"
 
+#include "base/fault.hpp"
 #include "model/loss.hpp"
 #include "ops/elementwise.hpp"
 #include "tensor/host_copy.hpp"
 #include "train/lr_schedule.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
+#include <limits>
+#include <span>
 #include <utility>
 
 namespace konclave {
 
-ModelRunner::ModelRunner(const ModelDefinition& definition, bool trainable, OpTable table,
-                         const BackendConfig& backends)
-    : weights_(account_, MemoryClass::weights, "konclave::weights"),
+ModelRunner::ModelRunner(const ModelDefinition& definition, const Groups& groups, bool trainable,
+                         OpTable table, const BackendConfig& backends)
+    : groups_(groups),
+      weights_(account_, MemoryClass::weights, "konclave::weights"),
       gradients_(account_, MemoryClass::gradients, "konclave::gradients"),
       activations_(account_, MemoryClass::activations, "konclave::activations"),
       scratch_(account_, MemoryClass::buffers, "konclave::scratch"),
       statistics_(account_, MemoryClass::buffers, "konclave::statistics"),
       operations_(std::move(table), backends, account_),
       model_(std::make_unique<Transformer>(
-          definition, ParameterStorage{&weights_, trainable ? &gradients_ : nullptr})) {
+          definition, groups, ParameterStorage{&weights_, trainable ? &gradients_ : nullptr})) {
   model_->make_tables(exec_, weights_, definition.model.sequence_length);
 }
 
@@ -94,42 +100,71 @@ Evaluation ModelRunner::accumulate(const HostMicroBatch& batch, double loss_scal
   return {sum_losses(losses), input.scored};
 }
 
-Trainer::Trainer(ModelRunner& runner, const OptimizerConfig& config, std::int64_t total_steps)
+Trainer::Trainer(ModelRunner& runner, const OptimizerConfig& config, std::int64_t total_steps,
+                 const std::string& grad_reduce)
     : runner_(runner),
       config_(config),
       total_steps_(total_steps),
       memory_(runner.memory(), MemoryClass::optimizer, "konclave::optimizer"),
-      optimizer_(runner.model(), config, runner.exec(), memory_) {}
+      optimizer_(runner.model(), config, runner.exec(), memory_),
+      reducer_(runner.model(), runner.groups(), grad_reduce) {}
+
+double sum_in_order(const Transport& group, const std::vector<double>& mine) {
+  const std::vector<std::byte> bytes = group.gather(std::as_bytes(std::span(mine)));
+  double sum = 0;
+  for (std::size_t at = 0; at < bytes.size(); at += sizeof(double)) {
+    double value = 0;
+    std::memcpy(&value, bytes.data() + at, sizeof value);
+    sum += value;
+  }
+  return sum;
+}
 
 double Trainer::learning_rate(std::int64_t step) const {
   return konclave::learning_rate(config_, step, total_steps_);
 }
 
-StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& batches) {
+BatchCounts Trainer::count(const std::vector<HostMicroBatch>& batches) const {
   const ModelDefinition& definition = runner_.model().definition();
-  StepMetrics metrics;
-  std::int64_t scored = 0, windows = 0;
+  BatchCounts counts;
   for (const HostMicroBatch& batch : batches) {
     const auto tokens = static_cast<std::int64_t>(batch.tokens.size());
     const std::int64_t sequences = tokens / definition.model.sequence_length;
-    metrics.tokens += tokens;
-    scored += std::count_if(batch.labels.begin(), batch.labels.end(), [](int l) { return l >= 0; });
-    windows += definition.moe.window == 0 ? 1 : sequences / definition.moe.window;
+    counts.tokens += tokens;
+    counts.scored +=
+        std::count_if(batch.labels.begin(), batch.labels.end(), [](int l) { return l >= 0; });
+    counts.windows += definition.moe.window == 0 ? 1 : sequences / definition.moe.window;
   }
-  require(scored > 0, "a global batch without a single scored token", ExitCode::input);
-  const double loss_scale = 1 / static_cast<double>(scored);
-  const BalanceScale balance{1 / static_cast<double>(windows),
-                             1 / static_cast<double>(metrics.tokens)};
+  std::array<std::int64_t, 3> sums = {counts.tokens, counts.scored, counts.windows};
+  runner_.groups().dp->sum(std::span<std::int64_t>(sums));
+  if (fault("loss.local_scale")) sums[1] = counts.scored * runner_.groups().dp->size();
+  if (fault("balance.local_scale")) sums[2] = counts.windows;
+  return {sums[0], sums[1], sums[2]};
+}
+
+StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& batches) {
+  const Groups& groups = runner_.groups();
+  const BatchCounts counts = count(batches);
+  require(counts.scored > 0, "a global batch without a single scored token", ExitCode::input);
+  StepMetrics metrics;
+  metrics.tokens = counts.tokens;
+  const double loss_scale = 1 / static_cast<double>(counts.scored);
+  const BalanceScale balance{1 / static_cast<double>(counts.windows),
+                             1 / static_cast<double>(counts.tokens)};
 
   optimizer_.zero_gradients(runner_.exec());
   const MoeStatistics statistics = runner_.fresh_statistics();
-  double loss_sum = 0;
+  std::vector<double> losses;
   for (const HostMicroBatch& batch : batches) {
-    loss_sum += runner_.accumulate(batch, loss_scale, balance, statistics).loss_sum;
+    losses.push_back(runner_.accumulate(batch, loss_scale, balance, statistics).loss_sum);
   }
-  metrics.loss = loss_sum * loss_scale;
-  metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch());
-  read_statistics(runner_.exec(), statistics, metrics);
+  if (fault("loss.nan") && groups.dp->rank() == groups.dp->size() - 1 && step % 4 == 0) {
+    losses.back() = std::numeric_limits<double>::quiet_NaN();
+  }
+  metrics.loss = sum_in_order(*groups.dp, losses) * loss_scale;
+  reducer_.reduce(runner_.exec(), runner_.scratch());
+  metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch(), *groups.ep);
+  read_statistics(runner_.exec(), statistics, *groups.dp, metrics);
   metrics.finite = std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm);
   if (metrics.finite) {
     optimizer_.update(runner_.exec(), step, learning_rate(step), metrics.grad_norm);

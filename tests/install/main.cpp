@@ -15,7 +15,8 @@ int main(int argc, char** argv) {
   definition.model = {
       .vocab_size = 32, .sequence_length = 8, .hidden_size = 16, .num_layers = 1, .num_heads = 2};
   definition.moe = {.num_experts = 4, .top_k = 2, .ffn_hidden_size = 16};
-  konclave::ModelRunner runner(definition, /*trainable=*/false, konclave::built_backends(), {});
+  konclave::ModelRunner runner(definition, konclave::Groups::alone(), /*trainable=*/false,
+                               konclave::built_backends(), {});
   runner.model().initialise(runner.exec(), /*seed=*/1);
   runner.weights_changed();
 

@@ -47,7 +47,8 @@ class Transformers : public testing::TestWithParam<Model> {
   }
 
   oracle::Case case_{GetParam().name, GetParam().type};
-  ModelRunner runner_{case_.definition(), /*trainable=*/true, built_backends(), backends()};
+  ModelRunner runner_{case_.definition(), Groups::alone(), /*trainable=*/true, built_backends(),
+                      backends()};
 };
 
 double scored(const HostMicroBatch& batch) {
@@ -134,7 +135,7 @@ TEST(TransformersBf16, LossesStayNear) {
   const oracle::Case wide("mixtral", DType::fp32);
   ModelDefinition definition = wide.definition();
   definition.compute = DType::bf16;
-  ModelRunner runner(definition, /*trainable=*/true, built_backends(), {});
+  ModelRunner runner(definition, Groups::alone(), /*trainable=*/true, built_backends(), {});
   wide.load(runner);
   Trainer trainer(runner, wide.optimizer(), wide.steps());
   double far = 0;

@@ -40,7 +40,7 @@ void expect_equals_deck(const ModelDefinition& read, const json& deck) {
   EXPECT_EQ(model.rope_theta, deck.at("rope_theta"));
   EXPECT_EQ(model.tie_embeddings, deck.at("tie_embeddings"));
   const json& scaling = deck.at("rope_scaling");
-  EXPECT_EQ(model.rope_scaling.type, scaling.is_null() ? json("none") : scaling.at("type"));
+  EXPECT_EQ(json(model.rope_scaling.type), scaling.is_null() ? json("none") : scaling.at("type"));
   if (!scaling.is_null()) {
     EXPECT_EQ(model.rope_scaling.factor, scaling.at("factor"));
     EXPECT_EQ(model.rope_scaling.original_max_position_embeddings,

@@ -82,13 +82,42 @@ TEST(HfFolder, ReadsShardsAndConverts) {
   Tensors memory(exec);
   const AnyView narrow = memory.poisoned(DType::bf16, 96, 32),
                 wide = memory.poisoned(DType::fp64, 96, 32);
-  folder.read(exec, "lm_head.weight", narrow);
-  folder.read(exec, "lm_head.weight", wide);
+  const std::vector<std::int64_t> shape = {96, 32};
+  folder.read(exec, "lm_head.weight", shape, Shard::whole(shape), narrow);
+  folder.read(exec, "lm_head.weight", shape, Shard::whole(shape), wide);
   EXPECT_EQ(to_doubles(exec, narrow), to_doubles(exec, wide));
+  const std::vector<std::int64_t> wrong = {96, 31};
   const AnyView other = memory.poisoned(DType::fp32, 96, 31);
-  expect_error([&] { folder.read(exec, "lm_head.weight", other); }, ExitCode::input,
+  const auto read = [&](const char* name) {
+    folder.read(exec, name, wrong, Shard::whole(wrong), other);
+  };
+  expect_error([&] { read("lm_head.weight"); }, ExitCode::input,
                {"lm_head.weight", "(96, 32)", "(96, 31)"});
-  expect_error([&] { folder.read(exec, "none.weight", other); }, ExitCode::input, {"none.weight"});
+  expect_error([&] { read("none.weight"); }, ExitCode::input, {"none.weight"});
+}
+
+TEST(HfFolder, ReadsPartsOfATensorThatIsStoredInPieces) {
+  const Copy copy;
+  const HfFolder folder(copy.path());
+  const ExecSpace exec;
+  Tensors memory(exec);
+  const std::string name = "model.layers.0.moe.experts.gate_proj.weight";
+  const auto info = std::find_if(folder.tensors().begin(), folder.tensors().end(),
+                                 [&](const TensorInfo& tensor) { return tensor.name == name; });
+  ASSERT_NE(info, folder.tensors().end());
+  const int parts = static_cast<int>(info->shape[0]) / 2;
+  std::vector<double> joined;
+  for (int part = 0; part < parts; ++part) {
+    const Shard shard = Shard::part(info->shape, 0, part, parts);
+    const AnyView target = memory.poisoned(DType::fp64, 2, static_cast<int>(info->shape[1]),
+                                           static_cast<int>(info->shape[2]));
+    folder.read(exec, name, info->shape, shard, target);
+    const std::vector<double> values = to_doubles(exec, target);
+    joined.insert(joined.end(), values.begin(), values.end());
+  }
+  std::vector<double> whole(joined.size());
+  folder.read(name, DType::fp64, whole.data());
+  EXPECT_EQ(joined, whole);
 }
 
 TEST(HfFolder, ReadsTheFusedSpelling) {

@@ -82,15 +82,23 @@ TEST(Checkpoint, ConvertsToTheTypeOfTheView) {
   for (const DType from : {DType::bf16, DType::fp32, DType::fp64}) {
     for (const DType to : {DType::bf16, DType::fp32, DType::fp64}) {
       const AnyView target = memory.poisoned(to, 2, 2);
-      checkpoint.read(exec, std::string(name_of(from)), target);
+      checkpoint.read(exec, std::string(name_of(from)), {2, 2}, Shard::whole({2, 2}), target);
       const DType narrow = size_of(from) < size_of(to) ? from : to;
       EXPECT_EQ(to_doubles(exec, target), to_doubles(exec, memory.values(narrow, values, 2, 2)))
           << name_of(from) << " to " << name_of(to);
+      const AnyView column = memory.poisoned(to, 2, 1);
+      checkpoint.read(exec, std::string(name_of(from)), {2, 2}, Shard::part({2, 2}, 1, 1, 2),
+                      column);
+      const std::vector<double> all = to_doubles(exec, target);
+      EXPECT_EQ(to_doubles(exec, column), (std::vector<double>{all[1], all[3]}));
     }
   }
   const AnyView other = memory.poisoned(DType::fp32, 4, 1);
-  expect_error([&] { checkpoint.read(exec, "fp32", other); }, ExitCode::input,
-               {"fp32", "(2, 2)", "(4, 1)", "step-00000000"});
+  expect_error(
+      [&] {
+        checkpoint.read(exec, "fp32", {4, 1}, Shard::whole({4, 1}), other);
+      },
+      ExitCode::input, {"fp32", "(2, 2)", "(4, 1)", "step-00000000"});
 }
 
 TEST(Checkpoint, IsInspected) {

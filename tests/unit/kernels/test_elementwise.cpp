@@ -1,6 +1,8 @@
 #include "ops/elementwise.hpp"
 #include "tests/unit/kernels/kernel_test.hpp"
 
+#include <limits>
+
 namespace konclave {
 namespace {
 
@@ -56,6 +58,19 @@ TEST_F(Elementwise, FillZero) {
   });
 }
 
+TEST_F(Elementwise, AllFiniteSeesOneBadElement) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const DType type : kTypes) {
+    for (const double bad : {infinity, -infinity, std::numeric_limits<double>::quiet_NaN()}) {
+      std::vector<double> values(1000, 1e30);
+      EXPECT_TRUE(ops::all_finite(exec_, vector(type, values)));
+      values[997] = bad;
+      EXPECT_FALSE(ops::all_finite(exec_, vector(type, values))) << bad;
+    }
+    EXPECT_TRUE(ops::all_finite(exec_, tensors_.poisoned(type, 0, 3)));
+  }
+}
+
 TEST_F(Elementwise, AddBiasIsAddedToEveryRow) {
   for_each_shape([&](DType type, int rows, int columns) {
     const AnyView b = tensors_.random("b", type, columns);
@@ -70,7 +85,7 @@ TEST_F(Elementwise, AddBiasIsAddedToEveryRow) {
   });
 }
 
-TEST_F(Elementwise, BiasGradientAddsColumnSums) {
+TEST_F(Elementwise, AccumulateRowsAddsColumnSums) {
   for_each_shape([&](DType type, int rows, int columns) {
     const AnyView dy = tensors_.random("dy", type, rows, columns);
     const AnyView db = tensors_.random("db", accum_type(type), columns);
@@ -79,17 +94,17 @@ TEST_F(Elementwise, BiasGradientAddsColumnSums) {
     for (int t = 0; t < rows; ++t) {
       for (int h = 0; h < columns; ++h) expected[static_cast<std::size_t>(h)] += upstream(t, h);
     }
-    ops::bias_gradient(exec_, dy, db);
+    ops::accumulate_rows(exec_, dy, db);
     expect_close(db, expected, tolerance(accum_type(type)), "db", /*typical=*/1);
   });
 }
 
-TEST_F(Elementwise, BiasGradientIsThatOfAddBias) {
+TEST_F(Elementwise, AccumulateRowsIsTheGradientOfAddBias) {
   const AnyView b = tensors_.random("b", DType::fp64, 5);
   const AnyView start = tensors_.random("y", DType::fp64, 3, 5);
   const AnyView dy = tensors_.random("dy", DType::fp64, 3, 5);
   const AnyView db = vector(DType::fp64, {0, 0, 0, 0, 0});
-  ops::bias_gradient(exec_, dy, db);
+  ops::accumulate_rows(exec_, dy, db);
   const auto objective = [&] {
     const AnyView y = tensors_.copy(start);
     ops::add_bias(exec_, b, y);

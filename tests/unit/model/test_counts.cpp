@@ -70,7 +70,7 @@ TEST(Memory, IsAccountedByClassAndNotTakenTwice) {
 
 /// Without gradients: what evaluation and generation run on.
 TEST(Memory, AnUntrainableModelHasNoGradients) {
-  ModelRunner runner(tiny_model(), /*trainable=*/false, built_backends(), {});
+  ModelRunner runner(tiny_model(), Groups::alone(), /*trainable=*/false, built_backends(), {});
   runner.model().initialise(runner.exec(), 1);
   runner.weights_changed();
   EXPECT_GT(runner.evaluate(tiny_batches(2, 2).front(), kLength).loss(), 0);

@@ -28,7 +28,7 @@ MoeLayerConfig config(int top_k, bool pre_softmax = false) {
 /// One MoE layer, the second of its model, over routing windows of `offsets`.
 struct Moe : Workbench {
   Moe(const MoeLayerConfig& settings, const std::vector<int>& offsets)
-      : layer("moe", /*index=*/1, settings, storage()) {
+      : layer("moe", /*index=*/1, settings, Groups::alone(), storage()) {
     step.windows = {static_cast<int>(offsets.size()) - 1, tensors.integers(offsets)};
     step.scale = {1.0 / step.windows.count, 1.0 / offsets.back()};
     step.statistics.sums = sums.as2<double>();

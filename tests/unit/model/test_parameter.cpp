@@ -14,7 +14,7 @@ std::map<std::string, std::vector<double>> initial_values(const ModelDefinition&
                                                           std::uint64_t seed,
                                                           bool backwards = false) {
   Workbench bench;
-  Transformer model(definition, {&bench.weights, nullptr});
+  Transformer model(definition, Groups::alone(), {&bench.weights, nullptr});
   std::vector<Parameter*> parameters;
   model.visit_parameters([&](Parameter& parameter) { parameters.push_back(&parameter); });
   if (backwards) {

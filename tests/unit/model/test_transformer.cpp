@@ -13,7 +13,7 @@ TEST(Block, BackwardIsTheGradient) {
   for (const int layer : {0, 1}) {
     SCOPED_TRACE(layer == 0 ? "dense" : "MoE");
     Workbench bench;
-    Block block(tiny_model(), layer, /*moe_index=*/0, bench.storage());
+    Block block(tiny_model(), Groups::alone(), layer, /*moe_index=*/0, bench.storage());
     EXPECT_EQ(block.is_moe(), layer == 1);
     const Rotary rotary(bench.exec, rotary_frequencies(4, 50, {}), 16, DType::fp64, bench.weights);
     const Sequences sequences = bench.sequences({4, 3});

@@ -57,10 +57,11 @@ inline std::vector<HostMicroBatch> tiny_batches(int sequences, int micro_size, i
 }
 
 /// A model with its memory; weights from a seed, larger than usual so that routes differ.
-inline std::unique_ptr<ModelRunner> tiny_runner(ModelDefinition definition, OpTable table) {
+inline std::unique_ptr<ModelRunner> tiny_runner(ModelDefinition definition, OpTable table,
+                                                const Groups& groups = Groups::alone()) {
   definition.model.init_std = 0.3;
-  auto runner = std::make_unique<ModelRunner>(definition, /*trainable=*/true, std::move(table),
-                                              BackendConfig());
+  auto runner = std::make_unique<ModelRunner>(definition, groups, /*trainable=*/true,
+                                              std::move(table), BackendConfig());
   runner->model().initialise(runner->exec(), /*seed=*/7);
   runner->weights_changed();
   return runner;

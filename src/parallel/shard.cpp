@@ -1,0 +1,60 @@
+#include "parallel/shard.hpp"
+
+#include "base/error.hpp"
+
+#include <string>
+
+namespace konclave {
+
+namespace {
+
+std::int64_t product(const std::vector<std::int64_t>& extents, std::size_t first) {
+  std::int64_t result = 1;
+  for (std::size_t axis = first; axis < extents.size(); ++axis) result *= extents[axis];
+  return result;
+}
+
+}  // namespace
+
+Shard Shard::whole(const std::vector<std::int64_t>& shape) {
+  return {std::vector<std::int64_t>(shape.size(), 0), shape};
+}
+
+Shard Shard::part(const std::vector<std::int64_t>& shape, std::size_t axis, int index, int parts) {
+  require(
+      axis < shape.size() && parts > 0 && index >= 0 && index < parts && shape[axis] % parts == 0,
+      "no part " + std::to_string(index) + " of " + std::to_string(parts) + " along axis " +
+          std::to_string(axis));
+  Shard shard = whole(shape);
+  shard.extent[axis] /= parts;
+  shard.offset[axis] = index * shard.extent[axis];
+  return shard;
+}
+
+std::int64_t Shard::elements() const { return product(extent, 0); }
+
+std::vector<ShardRun> shard_runs(const std::vector<std::int64_t>& shape, const Shard& shard) {
+  if (shard.elements() == 0) return {};
+  // The axes behind `cut` are whole, so that a run takes all of them and what the shard has of the
+  // cut one; a step through the axes before it leads from run to run.
+  std::size_t cut = shape.size();
+  while (cut > 0 && shard.extent[cut - 1] == shape[cut - 1]) --cut;
+  if (cut > 0) --cut;
+  const std::int64_t count = product(shard.extent, cut);
+  std::vector<std::int64_t> at(cut, 0);
+  std::vector<ShardRun> runs;
+  for (std::int64_t local = 0; local < shard.elements(); local += count) {
+    std::int64_t whole = 0;
+    for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+      whole = whole * shape[axis] + shard.offset[axis] + (axis < cut ? at[axis] : 0);
+    }
+    runs.push_back({whole, local, count});
+    for (std::size_t axis = cut; axis-- > 0;) {
+      if (++at[axis] < shard.extent[axis]) break;
+      at[axis] = 0;
+    }
+  }
+  return runs;
+}
+
+}  // namespace konclave

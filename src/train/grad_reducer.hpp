@@ -1,0 +1,45 @@
+#pragma once
+
+#include "model/transformer.hpp"
+#include "parallel/groups.hpp"
+
+#include <string>
+#include <vector>
+
+namespace konclave {
+
+/// Sums gradients over the ranks that hold the same parameter: routed experts over the group
+/// expert_dp, everything else over dp. Nothing is divided: the loss is scaled by the tokens of the
+/// global batch beforehand, and an expert's gradient has what the tokens of all ranks gave it.
+///
+/// "ordered": the ranks exchange slices (all-to-all), each adds the slices that it got in the order
+/// of ranks in the accumulation type, and the sums are gathered, so that the bits are the same on
+/// every rank and in every run. "library": the communication library's own reduction.
+/// Small parameters travel together, large ones in pieces: a bucket holds kBucketElements.
+class GradReducer {
+ public:
+  static constexpr std::int64_t kBucketElements = std::int64_t{1} << 22;
+
+  GradReducer(Transformer& model, const Groups& groups, const std::string& grad_reduce,
+              std::int64_t bucket_elements = kBucketElements);
+
+  /// Replaces every gradient by the sum over its group. Waits for `exec` where MPI does.
+  void reduce(const ExecSpace& exec, Arena& scratch) const;
+
+ private:
+  /// Pieces of flattened gradients of one type that travel together.
+  struct Bucket {
+    std::vector<AnyView> pieces;
+    std::int64_t elements = 0;
+  };
+
+  void add(std::vector<Bucket>& buckets, const AnyView& gradient, std::int64_t capacity);
+  void reduce(const ExecSpace& exec, Arena& scratch, const Transport& group,
+              const Bucket& bucket) const;
+
+  Groups groups_;
+  bool ordered_;
+  std::vector<Bucket> dense_, routed_;
+};
+
+}  // namespace konclave
