@@ -9,6 +9,7 @@ usage: ./bootstrap.sh quickstart [key=value ...]   install what is missing, buil
        ./bootstrap.sh test [ctest options]         the same set-up, then build everything and run all tests
        ./bootstrap.sh build                        install what is missing and build the program
        ./bootstrap.sh deps [package ...]           install what building and testing need, and the packages named
+       ./bootstrap.sh packages                     print what building and testing need, for another Debian
 
 KONCLAVE_CMAKE_ARGS holds further arguments of the configure step, as in "-DKONCLAVE_WERROR=ON".
 EOF
@@ -19,7 +20,7 @@ program_packages=(
   libtrilinos-kokkos-dev libtrilinos-kokkos-kernels-dev liblapack-dev # liblapack: Kokkos Kernels links it
   libopenmpi-dev openmpi-bin libhdf5-openmpi-dev
   libdnnl-dev ocl-icd-opencl-dev # OpenCL: asked for by oneDNN's CMake package
-  libtomlplusplus-dev libcli11-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libxxhash-dev
+  libtomlplusplus-dev libcli11-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libxxhash-dev libhwloc-dev
   fortunes # English text for the quickstart
 )
 test_packages=(libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev python3-h5py)
@@ -176,8 +177,15 @@ quickstart() {
   local start=$SECONDS code=0
   build_program
   allow_open_mpi
-  say "Training: $build/konclave train inputs/quickstart.toml $*"
-  "$build/konclave" train inputs/quickstart.toml "$@" || code=$?
+  local command=("$build/konclave" train inputs/quickstart.toml "$@")
+  if (($(nproc) > 1)); then
+    # Two ranks that share the experts. Behind mpirun no rank sees the terminal.
+    command=(mpirun -n 2 "${command[@]}")
+    [[ $* == *parallel.ep=* ]] || command+=(parallel.ep=2)
+    [[ $* == *log.progress=* || ! -t 1 ]] || command+=(log.progress=bar)
+  fi
+  say "Training: ${command[*]}"
+  OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "${command[@]}" || code=$?
   case $code in
     0) say "Done in $(minutes_since "$start"). The run is in runs/quickstart; the program is $build/konclave." ;;
     75) say "Stopped with a checkpoint in runs/quickstart; the same command goes on from there." ;;
@@ -206,6 +214,7 @@ main() {
     test) run_tests "$@" ;;
     build) build_program ;;
     deps) install_packages "${program_packages[@]}" "${test_packages[@]}" "$@" ;;
+    packages) printf '%s\n' "${program_packages[@]}" "${test_packages[@]}" ;;
     -h | --help | help) usage ;;
     *)
       usage >&2

@@ -5,9 +5,12 @@
 
 #include <mpi.h>
 
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <thread>
 
 namespace konclave {
 
@@ -28,6 +31,8 @@ MpiEnvironment::~MpiEnvironment() {
 }
 
 namespace {
+
+constexpr auto kRankZeroFirst = std::chrono::milliseconds(500);
 
 /// The exit code of the exception in flight, after printing it.
 int report_exception(int rank) {
@@ -62,6 +67,9 @@ void abort_job() {
   const bool running = mpi_is_running();
   int rank = 0;
   if (running) MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  // When all ranks fail alike, rank 0 speaks, and its MPI_Abort ends the others before they do.
+  std::signal(SIGTERM, SIG_DFL);
+  if (rank > 0) std::this_thread::sleep_for(kRankZeroFirst);
   const int exit_code = report_exception(rank);
   if (running) MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);

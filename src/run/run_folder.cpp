@@ -46,7 +46,12 @@ RunFolder::RunFolder(const RunConfig& run, const CheckpointConfig& checkpoint)
     : path_(created(std::filesystem::path(run.out) / run.name)),
       checkpoints_(checkpoint.folder.empty() ? path_ / "checkpoints"
                                              : std::filesystem::path(checkpoint.folder)),
-      lock_(path_) {}
+      lock_(path_) {
+  if (!std::filesystem::equivalent(created(checkpoints_).parent_path(), path_) &&
+      !std::filesystem::equivalent(checkpoints_, path_)) {
+    checkpoints_lock_.emplace(checkpoints_);
+  }
+}
 
 void RunFolder::describe(const std::string& deck, const nlohmann::json& provenance) {
   write_file(path_ / "deck.toml", deck);

@@ -8,11 +8,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 
 namespace konclave {
 
-/// The folder OUT/NAME of a run, locked for this process: deck.toml, provenance.json,
+/// The folder OUT/NAME of a run, and its folder of checkpoints if that is another one, locked for
+/// this process: deck.toml, provenance.json,
 /// metrics.jsonl and checkpoints/.
 class RunFolder {
  public:
@@ -34,6 +36,7 @@ class RunFolder {
  private:
   std::filesystem::path path_, checkpoints_;
   RunLock lock_;
+  std::optional<RunLock> checkpoints_lock_;
   std::ofstream metrics_;
 };
 

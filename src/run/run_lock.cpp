@@ -51,8 +51,9 @@ double seconds_since_change(const std::filesystem::path& file) {
           holder.value("host", "an unknown host");
     if (const std::string job = holder.value("job", ""); !job.empty()) who += " (job " + job + ")";
   }
-  fail("the run folder " + file.parent_path().string() + " is in use by " + who +
-           "; wait for its end, or give this run another run.name",
+  fail("the folder " + file.parent_path().string() + " is in use by " + who +
+           "; wait for its end, or give this run another run.name (and another checkpoint.folder, "
+           "where that is set)",
        ExitCode::resource);
 }
 

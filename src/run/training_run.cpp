@@ -101,7 +101,7 @@ void TrainingRun::load() {
     log_.info("weights from {}", deck_.checkpoint.load);
   } else {
     runner_.model().initialise(runner_.exec(), deck_.run.seed);
-    runner_.weights_changed();
+    together(world_, [&] { runner_.weights_changed(); });  // a backend may refuse
     trainer_.optimizer().reset(runner_.exec());
   }
 }

@@ -27,8 +27,11 @@ void MemoryAccount::add(MemoryClass use, std::int64_t bytes) {
 Arena::Arena(MemoryAccount& account, MemoryClass use, std::string label)
     : account_(account), use_(use), label_(std::move(label)) {}
 
-Arena::~Arena() {
+Arena::~Arena() { release(); }
+
+void Arena::release() {
   for (const Block& block : blocks_) account_.add(use_, -static_cast<std::int64_t>(block.size()));
+  blocks_.clear();
 }
 
 AnyView Arena::make(DType type, std::int64_t rows) {
@@ -48,6 +51,16 @@ AnyView Arena::make(DType type, std::int64_t depth, std::int64_t rows, std::int6
 void Arena::rewind(Mark mark) {
   block_ = mark.block;
   used_ = mark.used;
+  total_ = mark.total;
+  if (total_ > 0 || blocks_.size() < 2) return;
+  release();
+  // With some room: what is needed varies from one time to the next.
+  add_block(most_ + most_ / 8);
+}
+
+void Arena::add_block(std::size_t bytes) {
+  blocks_.emplace_back(Kokkos::view_alloc(Kokkos::WithoutInitializing, label_), bytes);
+  account_.add(use_, static_cast<std::int64_t>(bytes));
 }
 
 void* Arena::take(std::size_t bytes) {
@@ -59,13 +72,13 @@ void* Arena::take(std::size_t bytes) {
   if (block_ == blocks_.size()) {
     // Blocks grow with what is there already, so that their number stays small.
     const std::size_t last = blocks_.empty() ? 0 : blocks_.back().size();
-    const std::size_t size = std::max({bytes, kSmallestBlock, last});
-    blocks_.emplace_back(Kokkos::view_alloc(Kokkos::WithoutInitializing, label_), size);
-    account_.add(use_, static_cast<std::int64_t>(size));
+    add_block(std::max({bytes, kSmallestBlock, last}));
     used_ = 0;
   }
   void* const data = blocks_[block_].data() + used_;
   used_ += bytes;
+  total_ += bytes;
+  most_ = std::max(most_, total_);
   return data;
 }
 

@@ -31,12 +31,14 @@ class MemoryAccount {
 
 /// Hands out views from a few large allocations and takes them all back at once: a slot for one
 /// micro-batch in flight, the parameters of a model, the scratch memory of a step. Memory stays
-/// with the arena until it is destroyed, so a second micro-batch allocates nothing.
+/// with the arena until it is destroyed, so a second micro-batch allocates nothing. Requests that
+/// don't fit add a block; once all is taken back, one block of the size that was needed replaces
+/// them, so that sizes that vary, as those of routed rows do, leave no gaps behind.
 class Arena {
  public:
   /// A place in the arena; rewinding to it frees what was made since.
   struct Mark {
-    std::size_t block = 0, used = 0;
+    std::size_t block = 0, used = 0, total = 0;
   };
 
   Arena(MemoryAccount& account, MemoryClass use, std::string label);
@@ -53,19 +55,22 @@ class Arena {
     return View1<X>(static_cast<X*>(take(count * sizeof(X))), count);
   }
 
-  Mark mark() const { return {block_, used_}; }
+  Mark mark() const { return {block_, used_, total_}; }
   void rewind(Mark mark);
 
  private:
   using Block = Kokkos::View<char*, MemSpace>;
 
   void* take(std::size_t bytes);
+  void add_block(std::size_t bytes);
+  void release();
 
   MemoryAccount& account_;
   MemoryClass use_;
   std::string label_;
   std::vector<Block> blocks_;
-  std::size_t block_ = 0, used_ = 0;
+  std::size_t block_ = 0, used_ = 0;  ///< place of the next view
+  std::size_t total_ = 0, most_ = 0;  ///< bytes handed out, now and at most
 };
 
 /// Frees what was made in an arena since this object was created.

@@ -1,6 +1,7 @@
 #include "train/trainer.hpp"
 
 #include "base/fault.hpp"
+#include "comm/agreed.hpp"
 #include "model/loss.hpp"
 #include "ops/elementwise.hpp"
 #include "tensor/host_copy.hpp"
@@ -145,7 +146,9 @@ BatchCounts Trainer::count(const std::vector<HostMicroBatch>& batches) const {
 StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& batches) {
   const Groups& groups = runner_.groups();
   const BatchCounts counts = count(batches);
-  require(counts.scored > 0, "a global batch without a single scored token", ExitCode::input);
+  if (counts.scored == 0) {
+    throw AgreedError("a global batch without a single scored token", ExitCode::input);
+  }
   StepMetrics metrics;
   metrics.tokens = counts.tokens;
   const double loss_scale = 1 / static_cast<double>(counts.scored);

@@ -66,17 +66,36 @@ TEST(ArenaScope, FreesWhatWasMadeInIt) {
 TEST(Arena, ABlockThatIsTooSmallIsSkippedNotLost) {
   MemoryAccount account;
   Arena arena(account, MemoryClass::activations, "test");
+  const void* const first = arena.make(DType::fp32, 1).data();
   const Arena::Mark start = arena.mark();
   make_mebi(arena);
   arena.rewind(start);
 
   const AnyView large = arena.make(DType::fp64, kMebi / 4);  // two mebibytes
 
-  EXPECT_EQ(account.current(MemoryClass::activations), 3 * kMebi);
   EXPECT_EQ(large.bytes(), static_cast<std::size_t>(2 * kMebi));
+  const std::int64_t all = account.current(MemoryClass::activations);
   arena.rewind(start);
+  EXPECT_EQ(static_cast<const float*>(arena.make(DType::fp32, 1).data()) -
+                static_cast<const float*>(first),
+            16)
+      << "behind what is still in use";
   make_mebi(arena);
-  EXPECT_EQ(account.current(MemoryClass::activations), 3 * kMebi) << "both blocks are still there";
+  EXPECT_EQ(account.current(MemoryClass::activations), all) << "all blocks are still there";
+}
+
+TEST(Arena, BlocksBecomeOneOfTheSizeThatWasNeeded) {
+  MemoryAccount account;
+  Arena arena(account, MemoryClass::activations, "test");
+  const auto make = [&] {
+    for (const int mebis : {3, 2, 3, 2}) arena.make(DType::fp32, mebis * kMebi / 4);
+  };
+  make();
+  EXPECT_EQ(account.current(MemoryClass::activations), 12 * kMebi) << "gaps behind the twos";
+  arena.rewind({});
+  EXPECT_EQ(account.current(MemoryClass::activations), 10 * kMebi * 9 / 8);
+  make();
+  EXPECT_EQ(account.current(MemoryClass::activations), 10 * kMebi * 9 / 8) << "nothing is added";
 }
 
 TEST(MemoryAccount, KeepsPeaksByClassAndOfTheSum) {
