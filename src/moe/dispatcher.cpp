@@ -189,7 +189,6 @@ void Dispatcher::dispatch(const Context& context, const DispatchPlan& plan,
   const ArenaScope scope(context.scratch);
   Transfer of_rows =
       start_dispatch(context, round.counts, round.arrival_of, x, plan.token_of, rows);
-  DispatchPlan::Round way = round;
   const View1<const int> order =
       fault("dispatch.weights_unsorted") ? View1<const int>() : round.arrival_of;
   Transfer of_weights =

@@ -1,0 +1,75 @@
+#pragma once
+
+#include "comm/transport.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace konclave {
+
+/// Seconds that pass only when somebody says so: the time of one rank.
+class VirtualClock {
+ public:
+  double now() const { return now_; }
+  /// Work that takes so long.
+  void advance(double seconds) { now_ += seconds; }
+  /// Waiting for a moment, which may be over.
+  void advance_to(double moment) { now_ = std::max(now_, moment); }
+
+ private:
+  double now_ = 0;
+};
+
+/// How long messages take: latency + bytes / bandwidth.
+struct Link {
+  double latency = 0;                                          ///< s
+  double bandwidth = std::numeric_limits<double>::infinity();  ///< bytes/s
+};
+
+/// Gives messages over another transport a time on the way, and shows where code reads what has not
+/// arrived or touches what is still being sent.
+///
+/// What is received lies in memory of this transport until `wait`, which advances the clock to the
+/// moment of arrival; until then the receiver's buffer is all ones, a NaN of every type. `wait`
+/// throws Error when sender's or receiver's buffer was written to in between. The bytes that count
+/// are the larger of those sent and received; messages under way at once don't slow each other. The
+/// host's gather takes the latency.
+class DelayedTransport final : public Transport {
+ public:
+  DelayedTransport(std::shared_ptr<const Transport> inner, std::shared_ptr<VirtualClock> clock,
+                   Link link)
+      : inner_(std::move(inner)), clock_(std::move(clock)), link_(link) {}
+
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  const std::string& name() const override { return inner_->name(); }
+
+  Request start_all_gather(const ExecSpace& exec, const AnyIn& send,
+                           const AnyView& receive) const override;
+  Request start_all_to_all(const ExecSpace& exec, const AnyIn& send,
+                           std::span<const std::int64_t> send_rows, const AnyView& receive,
+                           std::span<const std::int64_t> receive_rows) const override;
+  Request start_broadcast(const ExecSpace& exec, const AnyView& buffer, int root) const override;
+  Request start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const override;
+  std::vector<std::byte> gather(std::span<const std::byte> mine) const override;
+
+ private:
+  class Delayed;
+
+  /// A message of what is sent and received, either of which may be nothing.
+  std::unique_ptr<Delayed> make(const ExecSpace& exec, const char* collective, const AnyIn& send,
+                                const AnyView& receive) const;
+  /// Hands a message over, once the inner transport has begun with it.
+  Request send_off(const ExecSpace& exec, std::unique_ptr<Delayed> message, Request inner) const;
+
+  std::shared_ptr<const Transport> inner_;
+  std::shared_ptr<VirtualClock> clock_;
+  Link link_;
+};
+
+}  // namespace konclave

@@ -1,0 +1,64 @@
+#include "tests/support/recording_transport.hpp"
+
+namespace konclave {
+
+namespace {
+
+std::int64_t rows_of(const AnyIn& view) { return view.rank() == 0 ? 0 : view.extent(0); }
+
+}  // namespace
+
+TransportCall& RecordingTransport::add(const char* collective, const AnyIn& sent,
+                                       const AnyIn& received) const {
+  return log_.emplace_back(TransportCall{name(),
+                                         collective,
+                                         rows_of(sent),
+                                         rows_of(received),
+                                         sent.bytes(),
+                                         received.bytes(),
+                                         {},
+                                         {}});
+}
+
+Request RecordingTransport::start_all_gather(const ExecSpace& exec, const AnyIn& send,
+                                             const AnyView& receive) const {
+  add("all_gather", send, receive);
+  return inner_->start_all_gather(exec, send, receive);
+}
+
+Request RecordingTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
+                                             std::span<const std::int64_t> send_rows,
+                                             const AnyView& receive,
+                                             std::span<const std::int64_t> receive_rows) const {
+  TransportCall& call = add("all_to_all", send, receive);
+  call.rows_to.assign(send_rows.begin(), send_rows.end());
+  call.rows_from.assign(receive_rows.begin(), receive_rows.end());
+  return inner_->start_all_to_all(exec, send, send_rows, receive, receive_rows);
+}
+
+Request RecordingTransport::start_broadcast(const ExecSpace& exec, const AnyView& buffer,
+                                            int root) const {
+  const AnyIn none;
+  add("broadcast", rank() == root ? AnyIn(buffer) : none, rank() == root ? none : AnyIn(buffer));
+  return inner_->start_broadcast(exec, buffer, root);
+}
+
+Request RecordingTransport::start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const {
+  add("all_reduce", buffer, buffer);
+  return inner_->start_all_reduce(exec, buffer);
+}
+
+std::vector<std::byte> RecordingTransport::gather(std::span<const std::byte> mine) const {
+  std::vector<std::byte> all = inner_->gather(mine);
+  log_.push_back({name(),
+                  "gather",
+                  static_cast<std::int64_t>(mine.size()),
+                  static_cast<std::int64_t>(all.size()),
+                  mine.size(),
+                  all.size(),
+                  {},
+                  {}});
+  return all;
+}
+
+}  // namespace konclave
