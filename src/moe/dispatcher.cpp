@@ -56,7 +56,7 @@ Order make_order(const Context& context, const std::vector<DispatchChunk>& chunk
       host.push_back(static_cast<int>(value));
     }
   }
-  const Order order{context.activations.make1<int>(rows), context.activations.make1<int>(rows)};
+  Order order{context.activations.make1<int>(rows), context.activations.make1<int>(rows)};
   const View1<const int> table = upload(context, host);
   Kokkos::parallel_for(
       "konclave::moe::make_order",

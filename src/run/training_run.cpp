@@ -152,9 +152,8 @@ ExitCode TrainingRun::loop() {
 }
 
 StepMetrics TrainingRun::take_step() {
-  const bool last_rank = world_.rank() == world_.size() - 1;
-  require(!(fault("step.last_rank_fails") && last_rank && state_.step == 2), "a seeded failure",
-          ExitCode::input);
+  require(state_.step != 2 || world_.rank() < world_.size() - 1 || !fault("step.last_rank_fails"),
+          "a seeded failure", ExitCode::input);
   const StepMetrics metrics = trainer_.step(state_.step + 1, next_batch());
   ++state_.step;
   state_.samples += deck_.batch.global_size;

@@ -3,47 +3,108 @@
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import struct
 import subprocess
 import tempfile
+import time
 import unittest
 
 PROGRAM = os.environ["KONCLAVE_PROGRAM"]
+FAULTY = os.environ.get("KONCLAVE_FAULTY", "")  # the same, with faults that can be switched on
+LAUNCHER = shlex.split(os.environ.get("KONCLAVE_LAUNCHER", "mpirun -n RANKS"))
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 TINY = SOURCE / "inputs" / "tiny"
 ORACLE = SOURCE / "tests" / "oracle" / "data"
 SKIPPED = 77  # ctest shows it as skipped
+SECONDS = 120  # for one run, however busy the machine
 
 # Of metrics.jsonl, what may differ between two equal runs.
 VARYING = ("seconds", "tokens_per_second", "tflops", "mfu", "memory_bytes")
 
 
+def end(process):
+    """Whatever it is doing. One that has ended is left alone."""
+    process.kill()
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
 class Case(unittest.TestCase):
     """A test with a folder of its own."""
+
+    environment = {}  # beside that of the test, for the programs that it starts
 
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="konclave-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        # What Open MPI's processes leave when they are killed goes with the folder.
+        mpi = self.folder / "mpi"
+        mpi.mkdir()
+        self.environment = {**self.environment, "OMPI_MCA_orte_tmpdir_base": str(mpi),
+                            "OMPI_MCA_btl_vader_backing_directory": str(mpi)}
 
-    def start(self, *arguments):
-        """Starts the program in the test's folder."""
-        command = [PROGRAM, *map(str, arguments)]
-        return subprocess.Popen(command, cwd=self.folder, text=True, errors="replace",
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+    def start(self, *arguments, ranks=1, fault="", **how):
+        """Starts the program in the test's folder, by the launcher if it has several ranks; with a
+        fault, the program that has them."""
+        launcher = [str(ranks) if word == "RANKS" else word for word in LAUNCHER if ranks > 1]
+        command = [*launcher, FAULTY if fault else PROGRAM, *map(str, arguments)]
+        environment = {**os.environ, "KONCLAVE_FAULT": fault, **self.environment}
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **how}
+        process = subprocess.Popen(command, cwd=self.folder, env=environment, text=True,
+                                   errors="replace", stdin=subprocess.DEVNULL, **how)
+        self.addCleanup(end, process)
+        return process
 
-    def run_program(self, *arguments, code=0):
+    def run_program(self, *arguments, code=0, **how):
         """Runs the program, expects an exit code, gives back all that it printed."""
-        process = self.start(*arguments)
-        output = process.communicate()[0]
+        process = self.start(*arguments, **how)
+        output = process.communicate(timeout=SECONDS)[0]
         self.assertEqual(process.returncode, code, f"{arguments}\n{output}")
         return output
 
-    def train(self, deck, name, *overrides, code=0):
+    def start_training(self, deck, name, *overrides, **how):
+        """Begins to train a deck of inputs/tiny as run `name`, quietly."""
+        return self.start(*self.training(deck, name, *overrides), **how)
+
+    def train(self, deck, name, *overrides, code=0, **how):
         """Trains a deck of inputs/tiny as run `name`, quietly."""
-        return self.run_program("train", TINY / deck, f"run.name={name}", "run.out=runs",
-                                "log.progress=none", *overrides, code=code)
+        return self.run_program(*self.training(deck, name, *overrides), code=code, **how)
+
+    @staticmethod
+    def training(deck, name, *overrides):
+        return ("train", TINY / deck, f"run.name={name}", "run.out=runs", "log.progress=none",
+                *overrides)
+
+    def wait_for_step(self, name, step, process):
+        """Until the run has logged a step. A run that ended has."""
+        file = self.run_folder(name) / "metrics.jsonl"
+        deadline = time.monotonic() + SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            if file.exists() and file.read_text().count("\n") >= step:
+                return
+            time.sleep(0.002)
+
+    def processes(self):
+        """Those that live and work in the test's folder: launchers and ranks."""
+        found = []
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if (entry / "cwd").readlink() == self.folder:
+                    found.append(int(entry.name))
+            except OSError:
+                pass  # it has ended, or it is not ours
+        return found
+
+    def wait_for_the_end_of_all(self, seconds):
+        """Until no process is left that works in the test's folder."""
+        deadline = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.assertEqual(left, [], f"processes live on after {seconds} s")
 
     def run_folder(self, name):
         return self.folder / "runs" / name
