@@ -127,6 +127,23 @@ class Explanations(harness.Case):
         self.assertIn("command line", output)
         self.run_program("explain", "moe.topk", code=64)
 
+    def test_check_for_any_number_of_ranks(self):
+        deck = (harness.TINY / "moe.toml", "batch.global_size=256", "batch.micro_size=1")
+        output = self.run_program("check", *deck, "parallel.ep=4", "--ranks", "64")
+        self.assertIn("# On each of 64 ranks", output)
+        self.assertRegex(output, r"dp, ep, edp +64, 4, 16")
+        self.assertRegex(output, r"micro-batches per step +4\n")
+        self.assertRegex(output, r"#  +rank +dp +ep +edp\n#  +0 +0 +0 +0\n#  +1 +1 +1 +0\n")
+        self.assertIn("32 more", output)
+
+        self.assertIn("# On each of 4 ranks", self.run_program("check", *deck, "parallel.ep=4"))
+        output = self.run_program("check", *deck, "parallel.ep=4", "--ranks", "6", code=69)
+        self.assertIn("parallel.ep = 4 needs a number of ranks that is a multiple of 4", output)
+        output = self.run_program("check", *deck, "--ranks", "3", code=69)
+        self.assertIn("batch.global_size = 256 must be a multiple of", output)
+        output = self.run_program("check", *deck, "parallel.order=tp-tp", "--ranks", "2", code=65)
+        self.assertIn("tp is named twice", output)
+
 
 if __name__ == "__main__":
     unittest.main()

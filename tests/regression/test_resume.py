@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 import unittest
 
 import harness
@@ -21,18 +20,8 @@ class Resume(harness.Case):
         self.assertEqual(self.lasting_metrics(name), self.lasting_metrics(other))
         self.assert_same_tensors(self.checkpoint(name, STEPS), self.checkpoint(other, STEPS))
 
-    def wait_for_step(self, name, step, process):
-        """Until the run has logged a step. A run that ended has."""
-        file = self.run_folder(name) / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if file.exists() and file.read_text().count("\n") >= step:
-                return
-            time.sleep(0.002)
-
     def train_and_signal(self, name, step, number, overrides):
-        process = self.start("train", harness.TINY / self.DECK, f"run.name={name}", "run.out=runs",
-                             "log.progress=none", *overrides)
+        process = self.start_training(self.DECK, name, *overrides)
         self.wait_for_step(name, step, process)
         process.send_signal(number)
         output = process.communicate()[0]

@@ -15,16 +15,20 @@ FAST = ("run.steps=100000", "checkpoint.interval=0")
 
 class Lock(harness.Case):
     def test_second_writer_leaves_with_69(self):
-        first = self.start("train", harness.TINY / "moe.toml", "run.name=one", "run.out=runs",
-                           "log.progress=none", *FAST)
-        deadline = time.monotonic() + 60
-        while not (self.run_folder("one") / "metrics.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        first = self.start_training("moe.toml", "one", *FAST)
+        self.wait_for_step("one", 1, first)
         output = self.train("moe.toml", "one", *FAST, code=69)
         self.assertIn(str(first.pid), output)
         first.send_signal(signal.SIGKILL)
         first.communicate()
         self.train("moe.toml", "one", "run.steps=2", "optimizer.warmup_steps=1")
+
+    def test_a_folder_of_checkpoints_has_one_writer_too(self):
+        shared = (*FAST, "checkpoint.folder=saved")
+        first = self.start_training("moe.toml", "one", *shared)
+        self.wait_for_step("one", 1, first)
+        output = self.train("moe.toml", "two", *shared, code=69)
+        self.assertIn(f"saved is in use by process {first.pid}", output)
 
     def test_a_fresh_heartbeat_of_another_host_counts(self):
         self.run_folder("one").mkdir(parents=True)
@@ -50,20 +54,31 @@ class Lock(harness.Case):
 
 
 class Ranks(harness.Case):
-    """What this version does not do on several ranks is refused by all of them, in one message."""
+    """Of several ranks, one writes and speaks."""
 
-    def test_training_on_two_ranks_leaves_with_69(self):
-        command = ["mpirun", "-n", "2", harness.PROGRAM, "train", str(harness.TINY / "moe.toml")]
-        result = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60)
-        self.assertEqual(result.returncode, 69, result.stderr)
-        self.assertEqual((result.stdout + result.stderr).count("2 ranks were started"), 1)
-        self.assertFalse((self.folder / "runs").exists())
+    def test_training_on_two_ranks(self):
+        output = self.train("moe.toml", "two", "run.steps=4", "optimizer.warmup_steps=1",
+                            "parallel.ep=2", ranks=2)
+        folder = self.run_folder("two")
+        provenance = json.loads((folder / "provenance.json").read_text())
+        self.assertEqual([rank["rank"] for rank in provenance["ranks"]], [0, 1])
+        self.assertEqual(len({rank["pid"] for rank in provenance["ranks"]}), 2)
+        self.assertEqual([line["step"] for line in self.metrics("two")], [1, 2, 3, 4])
+        self.assertEqual(sorted(os.listdir(folder / "checkpoints")), ["latest", "step-00000004"])
+        self.assertEqual(output.count("run folder: "), 1)
+
+    def test_a_second_writer_of_one_rank_leaves_with_69(self):
+        first = self.start_training("moe.toml", "one", *FAST, "batch.micro_size=1", ranks=2)
+        self.wait_for_step("one", 1, first)
+        self.assertIn("in use by process", self.train("moe.toml", "one", *FAST, code=69))
+        first.kill()
+        self.wait_for_the_end_of_all(seconds=10)
+        self.train("moe.toml", "one", "run.steps=2", "optimizer.warmup_steps=1",
+                   "batch.micro_size=1", ranks=2)
 
     def test_check_prints_once(self):
-        command = ["mpirun", "-n", "2", harness.PROGRAM, "check", str(harness.TINY / "moe.toml")]
-        result = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual(result.stdout.count("[model]"), 1)
+        output = self.run_program("check", harness.TINY / "moe.toml", ranks=2)
+        self.assertEqual(output.count("[model]"), 1)
 
 
 class FullDisk(harness.Case):
@@ -84,7 +99,7 @@ class FullDisk(harness.Case):
         return (f"checkpoint.folder={self.checkpoints}", "optimizer.warmup_steps=1", *more)
 
     def saved(self):
-        return sorted(name for name in os.listdir(self.checkpoints) if not name.startswith("latest"))
+        return sorted(set(os.listdir(self.checkpoints)) - {"latest", "lock"})
 
     def test_interval_goes_on_and_last_save_exits_74(self):
         self.train("moe.toml", "full", *self.overrides("run.steps=4"))
@@ -97,6 +112,27 @@ class FullDisk(harness.Case):
         self.assertIn("No space left", output)
         self.assertEqual(self.saved(), ["step-00000004"])
         self.run_program("inspect", self.checkpoints / "step-00000004", "--verify")
+
+    def test_on_two_ranks(self):
+        """The disk fills up in front of one of them, and all know."""
+        ranks = ("parallel.ep=2",)
+        self.train("moe.toml", "full", *self.overrides("run.steps=4", *ranks), ranks=2)
+        self.fill()
+        process = self.start_training(
+            "moe.toml", "full", *self.overrides("run.steps=9", "checkpoint.interval=3", *ranks),
+            ranks=2, stderr=subprocess.PIPE)
+        output, errors = process.communicate(timeout=harness.SECONDS)
+        self.assertEqual(process.returncode, 74, output + errors)
+        self.assertEqual(output.count("no checkpoint at step 6"), 1, output)
+        self.assertEqual(errors.count("No space left"), 1, errors)
+        self.wait_for_the_end_of_all(seconds=5)
+        self.assertEqual(self.saved(), ["step-00000004"])
+        self.filler.unlink()
+        self.train("moe.toml", "full", *self.overrides("run.steps=9", *ranks), ranks=2)
+        self.train("moe.toml", "whole", "run.steps=4", "optimizer.warmup_steps=1", *ranks, ranks=2)
+        self.train("moe.toml", "whole", "run.steps=9", "optimizer.warmup_steps=1", *ranks, ranks=2)
+        self.assertEqual(self.lasting_metrics("full"), self.lasting_metrics("whole"))
+        self.assert_same_tensors(self.checkpoints / "step-00000009", self.checkpoint("whole", 9))
 
     def test_space_that_comes_back_is_used(self):
         self.train("moe.toml", "full", *self.overrides("run.steps=4"))
