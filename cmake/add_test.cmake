@@ -1,9 +1,11 @@
 find_package(GTest REQUIRED)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
-# What tests run with: one thread a rank, and an Open MPI that may run as root and oversubscribe.
+set(KONCLAVE_TEST_THREADS 1 CACHE STRING "Threads of each rank of a test, where Kokkos has threads")
+
+# What tests run with: these threads, and an Open MPI that may run as root and oversubscribe.
 set(KONCLAVE_TEST_ENVIRONMENT
-  "OMP_NUM_THREADS=1;OMP_PROC_BIND=false;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_hwloc_base_binding_policy=none;PRTE_MCA_hwloc_default_binding_policy=none;PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe;ASAN_OPTIONS=detect_leaks=0")
+  "OMP_NUM_THREADS=${KONCLAVE_TEST_THREADS};OMP_PROC_BIND=false;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_hwloc_base_binding_policy=none;PRTE_MCA_hwloc_default_binding_policy=none;PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe;ASAN_OPTIONS=detect_leaks=0")
 
 # konclave_add_test(NAME SOURCES ... [LIBRARIES ...] [RANKS 1 2 3] [LABELS ...] [TIMEOUT s])
 # One GoogleTest binary; registered as NAME.npN for each N of RANKS.

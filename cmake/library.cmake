@@ -1,6 +1,7 @@
-# konclave_library(NAME SOURCES ... [DEPENDS ...] [PRIVATE_DEPENDS ...])
+# konclave_library(NAME [NO_PRECOMPILED] SOURCES ... [DEPENDS ...] [PRIVATE_DEPENDS ...])
 # One static library per folder, Konclave::NAME, whose link interface repeats the rules of
-# dependency. Sources are compiled with a precompiled header of Kokkos and std.
+# dependency. Sources are compiled with a precompiled header of Kokkos and std; what does not depend
+# on Kokkos has neither its include folders nor its flags, and says NO_PRECOMPILED.
 function(konclave_library name)
   cmake_parse_arguments(ARG "NO_PRECOMPILED" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
   set(target konclave_${name})
@@ -17,7 +18,7 @@ function(konclave_library name)
   set_property(GLOBAL APPEND PROPERTY KONCLAVE_LIBRARIES ${target})
   if(name STREQUAL "tensor")
     target_precompile_headers(${target} PRIVATE ${PROJECT_SOURCE_DIR}/cmake/precompiled.hpp)
-  elseif(NOT name STREQUAL "base" AND NOT ARG_NO_PRECOMPILED)
+  elseif(NOT ARG_NO_PRECOMPILED)
     target_precompile_headers(${target} REUSE_FROM konclave_tensor)
   endif()
 endfunction()

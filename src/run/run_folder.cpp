@@ -47,7 +47,9 @@ RunFolder::RunFolder(const RunConfig& run, const CheckpointConfig& checkpoint)
       checkpoints_(checkpoint.folder.empty() ? path_ / "checkpoints"
                                              : std::filesystem::path(checkpoint.folder)),
       lock_(path_) {
-  if (!std::filesystem::equivalent(created(checkpoints_).parent_path(), path_) &&
+  const std::filesystem::path around =
+      std::filesystem::absolute(created(checkpoints_)).parent_path();
+  if (!std::filesystem::equivalent(around, path_) &&
       !std::filesystem::equivalent(checkpoints_, path_)) {
     checkpoints_lock_.emplace(checkpoints_);
   }
