@@ -7,8 +7,16 @@ set(KONCLAVE_TEST_THREADS 1 CACHE STRING "Threads of each rank of a test, where 
 set(KONCLAVE_TEST_ENVIRONMENT
   "OMP_NUM_THREADS=${KONCLAVE_TEST_THREADS};OMP_PROC_BIND=false;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_hwloc_base_binding_policy=none;PRTE_MCA_hwloc_default_binding_policy=none;PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe;ASAN_OPTIONS=detect_leaks=0")
 
+function(konclave_label_test label target)
+  if(NOT TARGET tests_${label})
+    add_custom_target(tests_${label})
+  endif()
+  add_dependencies(tests_${label} ${target})
+endfunction()
+
 # konclave_add_test(NAME SOURCES ... [LIBRARIES ...] [RANKS 1 2 3] [LABELS ...] [TIMEOUT s])
-# One GoogleTest binary; registered as NAME.npN for each N of RANKS.
+# One GoogleTest binary; registered as NAME.npN for each N of RANKS. Target tests_LABEL builds all
+# of a label.
 function(konclave_add_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LIBRARIES;RANKS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
@@ -24,6 +32,9 @@ function(konclave_add_test name)
   target_link_libraries(${target} PRIVATE konclave_test_support ${ARG_LIBRARIES})
   target_compile_options(${target} PRIVATE ${KONCLAVE_PRIVATE_FLAGS})
   konclave_use_precompiled(${target})
+  foreach(label IN LISTS ARG_LABELS)
+    konclave_label_test(${label} ${target})
+  endforeach()
   foreach(ranks IN LISTS ARG_RANKS)
     if(ranks EQUAL 1)
       set(command $<TARGET_FILE:${target}>)
