@@ -1,6 +1,7 @@
 #include "run/progress.hpp"
 
 #include "base/text.hpp"
+#include "comm/launcher_watch.hpp"
 
 #include <fmt/format.h>
 
@@ -10,8 +11,15 @@
 
 namespace konclave {
 
+namespace {
+
+/// A launcher may give its ranks a terminal of its own, whatever its output goes to.
+bool on_a_terminal() { return ::isatty(STDOUT_FILENO) == 1 && !rank_from_launcher(); }
+
+}  // namespace
+
 Progress::Progress(const LogConfig& config, std::int64_t steps, spdlog::logger& log)
-    : bar_(config.progress == "bar" || (config.progress == "auto" && ::isatty(STDOUT_FILENO) == 1)),
+    : bar_(config.progress == "bar" || (config.progress == "auto" && on_a_terminal())),
       lines_(config.progress == "lines" || (config.progress == "auto" && !bar_)),
       interval_(std::max<std::int64_t>(1, config.interval)),
       steps_(steps),

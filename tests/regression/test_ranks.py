@@ -83,6 +83,13 @@ class Repetition(Case):
                                       deck=deck)
                 self.assert_same_run(deck + "one", deck + "two", 12)
 
+    def test_progress_is_lines_behind_a_launcher(self):
+        """Open MPI gives rank 0 a terminal, whatever the output of mpirun goes to."""
+        output = self.run_program("train", harness.TINY / "moe.toml", "run.name=one",
+                                  "run.out=runs", *shared(*steps(3), "parallel.ep=2"), ranks=2)
+        self.assertEqual(output.count("step 2/3  loss"), 1, output)
+        self.assertNotIn("] step", output)
+
 
 class Stops(Case):
     # Open MPI gives ranks this time to obey the SIGTERM that it got, and 1 s if nobody asks.
