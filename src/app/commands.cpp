@@ -23,9 +23,10 @@ namespace konclave::app {
 
 namespace {
 
-/// As comments: what `check` prints is a deck.
-void print_hardware(const std::vector<RankPlace>& places) {
-  fmt::print("\n");
+/// Of this machine, whatever the deck is checked for. As comments: what `check` prints is a deck.
+void print_hardware() {
+  const std::vector<RankPlace> places{this_place()};
+  fmt::print("\n# What a rank has on the machine that checks\n");
   for (const std::string& line : hardware_map(places)) fmt::print("# {}\n", line);
   for (const std::string& text : hardware_warnings(places)) fmt::print("# warning: {}\n", text);
 }
@@ -34,7 +35,7 @@ ExitCode run_check(const Arguments& arguments) {
   const Deck deck = read_deck(arguments.deck, arguments.overrides);
   const int ranks = arguments.ranks > 0 ? arguments.ranks : smallest_ranks(deck.parallel);
   fmt::print("{}", check_report(deck, ranks));
-  print_hardware({this_place()});
+  print_hardware();
   return ExitCode::done;
 }
 

@@ -81,23 +81,27 @@ struct Subject {
   std::optional<TokenTable> data;
 };
 
-Subject open_subject(const Arguments& arguments) {
+Subject open_subject(const Arguments& arguments, const Communicator& world) {
   const int any_length = 0, any_token = std::numeric_limits<int>::max();
-  const int length = read_tokens({arguments.tokens}, any_length, any_token).sequence_length();
+  const int length = together(world, [&] {
+    return read_tokens({arguments.tokens}, any_length, any_token).sequence_length();
+  });
   Subject subject;
-  subject.source = ModelSource::open(arguments.model, length);
-  subject.definition = subject.source->definition(arguments.overrides);
-  subject.definition.model.sequence_length = length;
-  // Once more, now that the model's vocabulary is known.
-  subject.data.emplace(
-      read_tokens({arguments.tokens}, length, subject.definition.model.vocab_size));
+  subject.source = ModelSource::open(world, arguments.model, length);
+  together(world, [&] {
+    subject.definition = subject.source->definition(arguments.overrides);
+    subject.definition.model.sequence_length = length;
+    // Once more, now that the model's vocabulary is known.
+    subject.data.emplace(
+        read_tokens({arguments.tokens}, length, subject.definition.model.vocab_size));
+  });
   return subject;
 }
 
 }  // namespace
 
 ExitCode run_eval(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
-  const Subject subject = together(world, [&] { return open_subject(arguments); });
+  const Subject subject = open_subject(arguments, world);
   const TokenTable& data = *subject.data;
   ModelRunner runner(subject.definition, make_groups(*subject.source, arguments, world, log),
                      /*trainable=*/false, built_backends(), {});
@@ -123,7 +127,7 @@ ExitCode run_eval(const Arguments& arguments, const Communicator& world, spdlog:
 }
 
 ExitCode run_generate(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
-  const auto source = together(world, [&] { return ModelSource::open(arguments.model); });
+  const auto source = ModelSource::open(world, arguments.model);
   ModelDefinition definition;
   std::unique_ptr<Tokenizer> tokenizer;
   together(world, [&] {

@@ -9,12 +9,6 @@ namespace konclave {
 
 namespace {
 
-View1<const int> upload(const ExecSpace& exec, Arena& arena, const std::vector<int>& host) {
-  const auto view = arena.make1<int>(static_cast<std::int64_t>(host.size()));
-  to_device(exec, host, view);
-  return view;
-}
-
 /// 0, step, 2 step, ... with `count` + 1 elements.
 std::vector<int> multiples(int count, int step) {
   std::vector<int> values(static_cast<std::size_t>(count) + 1);

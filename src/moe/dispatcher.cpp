@@ -36,12 +36,6 @@ bool keep_their_places(const std::vector<DispatchChunk>& chunks) {
                      [](const DispatchChunk& chunk) { return chunk.from == chunk.to; });
 }
 
-View1<const int> upload(const Context& context, const std::vector<int>& host) {
-  const auto view = context.activations.make1<int>(static_cast<std::int64_t>(host.size()));
-  to_device(context.exec, host, view);
-  return view;
-}
-
 /// The order that chunks bring about, both ways: from_of(row after) = row before, and to_of the
 /// inverse.
 struct Order {
@@ -57,7 +51,7 @@ Order make_order(const Context& context, const std::vector<DispatchChunk>& chunk
     }
   }
   Order order{context.activations.make1<int>(rows), context.activations.make1<int>(rows)};
-  const View1<const int> table = upload(context, host);
+  const View1<const int> table = upload(context.exec, context.activations, host);
   Kokkos::parallel_for(
       "konclave::moe::make_order",
       ops::row_policy(context.exec, static_cast<std::int64_t>(chunks.size())),
@@ -85,7 +79,8 @@ View1<const int> compose(const Context& context, const View1<const int>& x,
 DispatchPlan::Round make_round(const Context& context, DispatchRound counts) {
   DispatchPlan::Round round;
   round.expert_offsets =
-      upload(context, std::vector<int>(counts.expert_offsets.begin(), counts.expert_offsets.end()));
+      upload(context.exec, context.activations,
+             std::vector<int>(counts.expert_offsets.begin(), counts.expert_offsets.end()));
   if (!keep_their_places(counts.to_local)) {
     const Order order = make_order(context, counts.to_local, counts.received);
     round.arrival_of = order.from_of;
@@ -93,6 +88,16 @@ DispatchPlan::Round make_round(const Context& context, DispatchRound counts) {
   }
   round.counts = std::move(counts);
   return round;
+}
+
+/// One rank and one round: all rows are where they belong, and the host need not know how many each
+/// expert has.
+DispatchPlan in_place(const RoutingPlan& routing) {
+  DispatchPlan::Round round;
+  round.counts.sent = round.counts.received = routing.assignments();
+  round.counts.send_rows = round.counts.receive_rows = {routing.assignments()};
+  round.expert_offsets = routing.expert_offsets;
+  return {{round}, routing.token_offsets, routing.row_of, routing.token_of, routing.assignment_of};
 }
 
 }  // namespace
@@ -118,6 +123,7 @@ DispatchCounts Dispatcher::exchange_counts(const Context& context,
 }
 
 DispatchPlan Dispatcher::plan(const Context& context, const RoutingPlan& routing) const {
+  if (ranks() == 1 && receive_budget_ == 0) return in_place(routing);
   DispatchRounds host = plan_dispatch(exchange_counts(context, routing), rank(), receive_budget_);
   require(host.largest <= std::numeric_limits<int>::max(),
           "the experts of one rank receive " + std::to_string(host.largest) +

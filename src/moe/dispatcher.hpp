@@ -39,14 +39,11 @@ class Dispatcher {
   /// `receive_budget`: most rows that a rank receives in a round; 0 for no bound.
   Dispatcher(std::shared_ptr<const Transport> ep, int num_experts, std::int64_t receive_budget);
 
-  /// Experts on this rank, and the first of them.
-  int local_experts() const { return num_experts_ / ep_->size(); }
-  int first_expert() const { return ep_->rank() * local_experts(); }
   int ranks() const { return ep_->size(); }
   int rank() const { return ep_->rank(); }
 
-  /// Exchanges the counts and lays down the rounds. Waits for `exec`, once. Memory of the plan is
-  /// an activation.
+  /// Exchanges the counts and lays down the rounds. Waits for `exec`, once; on one rank without a
+  /// budget there is nothing to exchange, and it does not. Memory of the plan is an activation.
   DispatchPlan plan(const Context& context, const RoutingPlan& routing) const;
 
   /// rows = those of x that the round brings to the local experts.

@@ -3,6 +3,7 @@
 #include "checkpoints/history.hpp"
 #include "checkpoints/hugging_face.hpp"
 #include "checkpoints/reader.hpp"
+#include "comm/agreed.hpp"
 #include "deck/deck.hpp"
 #include "deck/model_deck.hpp"
 
@@ -63,6 +64,10 @@ void check_tensor(const ParameterSpec& wanted, const std::vector<std::int64_t>* 
           folder.string() + ": tensor " + wanted.name + " is " + shape_text(*found) +
               ", and the model wants " + shape_text(wanted.shape),
           ExitCode::input);
+}
+
+bool is_hugging_face(const std::filesystem::path& folder) {
+  return std::filesystem::exists(folder / "config.json");
 }
 
 class CheckpointSource final : public ModelSource {
@@ -143,14 +148,20 @@ Checkpoint open_checkpoint(const std::filesystem::path& path) {
   return *std::move(found);
 }
 
-std::unique_ptr<ModelSource> ModelSource::open(const std::filesystem::path& path,
+std::unique_ptr<ModelSource> ModelSource::open(const Communicator& world,
+                                               const std::filesystem::path& path,
                                                int sequence_length) {
-  require(std::filesystem::is_directory(path), "there is no folder " + path.string(),
-          ExitCode::input);
-  if (std::filesystem::exists(path / "config.json")) {
-    return std::make_unique<HuggingFaceSource>(path, sequence_length);
-  }
-  return std::make_unique<CheckpointSource>(open_checkpoint(path));
+  std::string found;
+  on_root(world, [&] {
+    require(std::filesystem::is_directory(path), "there is no folder " + path.string(),
+            ExitCode::input);
+    found = is_hugging_face(path) ? path.string() : open_checkpoint(path).folder().string();
+  });
+  found = world.broadcast(found, 0);
+  return together(world, [&]() -> std::unique_ptr<ModelSource> {
+    if (is_hugging_face(found)) return std::make_unique<HuggingFaceSource>(found, sequence_length);
+    return std::make_unique<CheckpointSource>(Checkpoint::open(found));
+  });
 }
 
 }  // namespace konclave

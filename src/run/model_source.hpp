@@ -1,6 +1,7 @@
 #pragma once
 
 #include "checkpoints/reader.hpp"
+#include "comm/communicator.hpp"
 #include "model/config.hpp"
 #include "parallel/config.hpp"
 #include "train/trainer.hpp"
@@ -18,9 +19,12 @@ class ModelSource {
  public:
   virtual ~ModelSource() = default;
 
-  /// Throws Error(input) when there is nothing of the kind at `path`. `sequence_length` is the one
-  /// that a Hugging Face model is wanted for; 0 takes the model's own maximum.
-  static std::unique_ptr<ModelSource> open(const std::filesystem::path& path,
+  /// Collective: the same on all ranks. Rank 0 alone looks for the newest good checkpoint of a run,
+  /// which takes reading all of it. `sequence_length` is the one that a Hugging Face model is
+  /// wanted for; 0 takes the model's own maximum. Throws AgreedError(input) when there is nothing
+  /// of the kind at `path`.
+  static std::unique_ptr<ModelSource> open(const Communicator& world,
+                                           const std::filesystem::path& path,
                                            int sequence_length = 0);
 
   /// The model, with "section.key=value" overrides.

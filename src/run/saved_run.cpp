@@ -87,13 +87,14 @@ nlohmann::json to_json(const Mapping& mapping) {
   return {{"ranks", mapping.ranks}, {"ep", mapping.parallel.ep}, {"order", mapping.parallel.order}};
 }
 
-/// "4 ranks with parallel.ep = 2 and parallel.order = ..."; the order says nothing to one rank.
+/// "4 ranks with parallel.ep = 2 and parallel.order = ...". The order says nothing where the
+/// experts of all ranks are one copy, or each rank has its own.
 std::string describe_mapping(const nlohmann::json& mapping) {
-  const int ranks = mapping.value("ranks", 1);
+  const int ranks = mapping.value("ranks", 1), ep = mapping.value("ep", 1);
   if (ranks == 1) return "1 rank";
-  return std::to_string(ranks) +
-         " ranks with parallel.ep = " + std::to_string(mapping.value("ep", 1)) +
-         " and parallel.order = \"" + mapping.value("order", "") + "\"";
+  std::string text = std::to_string(ranks) + " ranks with parallel.ep = " + std::to_string(ep);
+  if (1 < ep && ep < ranks) text += " and parallel.order = \"" + mapping.value("order", "") + "\"";
+  return text;
 }
 
 void check_same_mapping(const Mapping& mapping, const Checkpoint& checkpoint) {

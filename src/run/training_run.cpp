@@ -93,10 +93,9 @@ void TrainingRun::load() {
     saved_step_ = state_.step;
     log_.info("resumed from {} at step {}", found, state_.step);
   } else if (!deck_.checkpoint.load.empty()) {
-    together(world_, [&] {
-      ModelSource::open(deck_.checkpoint.load, deck_.definition.model.sequence_length)
-          ->load(runner_);
-    });
+    const auto source =
+        ModelSource::open(world_, deck_.checkpoint.load, deck_.definition.model.sequence_length);
+    together(world_, [&] { source->load(runner_); });
     trainer_.optimizer().reset(runner_.exec());
     log_.info("weights from {}", deck_.checkpoint.load);
   } else {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "tensor/arena.hpp"
 #include "tensor/view.hpp"
 
 #include <vector>
@@ -29,6 +30,14 @@ void to_device(const ExecSpace& exec, const std::vector<X>& host, const View1<X>
       source(host.data(), host.size());
   Kokkos::deep_copy(exec, view, source);
   fence(exec, "konclave::to_device");
+}
+
+/// The same in new memory of `arena`.
+template <typename X>
+View1<X> upload(const ExecSpace& exec, Arena& arena, const std::vector<X>& host) {
+  const auto view = arena.make1<X>(static_cast<std::int64_t>(host.size()));
+  to_device(exec, host, view);
+  return view;
 }
 
 /// The elements of a tagged view, in memory order, converted to double.

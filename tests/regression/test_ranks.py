@@ -170,6 +170,11 @@ class Mappings(Case):
                 self.assertIn("checkpoint.load", errors)
         self.assertEqual(self.saved_steps("run"), [3])
 
+    def test_an_order_that_changes_nothing_goes_on(self):
+        self.train_shared("run", *steps(3), ranks=4, ep=4)
+        output = self.train_shared("run", *steps(5), f"parallel.order={DP_FIRST}", ranks=4, ep=4)
+        self.assertIn("at step 3", output)
+
     def test_another_micro_size_goes_on(self):
         self.train_shared("run", *steps(3), ranks=2, ep=2)
         output = self.train_shared("run", *steps(5), "batch.micro_size=3", ranks=2, ep=2)
