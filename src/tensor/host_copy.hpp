@@ -35,7 +35,7 @@ void to_device(const ExecSpace& exec, const std::vector<X>& host, const View1<X>
 /// The same in new memory of `arena`.
 template <typename X>
 View1<X> upload(const ExecSpace& exec, Arena& arena, const std::vector<X>& host) {
-  const auto view = arena.make1<X>(static_cast<std::int64_t>(host.size()));
+  View1<X> view = arena.make1<X>(static_cast<std::int64_t>(host.size()));
   to_device(exec, host, view);
   return view;
 }
