@@ -7,6 +7,7 @@
 #include <mpi.h>
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 namespace konclave {
@@ -92,15 +93,27 @@ class MpiPending final : public Request::Pending {
   MPI_Request* request() { return &request_; }
 
   void finish(const ExecSpace& exec) override {
+    MPI_Status status;
     // The checker does not see that start_... began the request.
     // NOLINTNEXTLINE(clang-analyzer-optin.mpi.MPI-Checker)
-    check_mpi(MPI_Wait(&request_, MPI_STATUS_IGNORE), "MPI_Wait", what_);
+    check_mpi(MPI_Wait(&request_, &status), "MPI_Wait", what_);
+    if (expected_bytes) require_all_of(status);
     if (received_ != nullptr) copy_from_host(exec, received_.get(), target_);
   }
 
-  Slices sending, receiving;  // of an all-to-all
+  Slices sending, receiving;                ///< of collectives with uneven counts
+  std::optional<MPI_Count> expected_bytes;  ///< of a message from one rank
 
  private:
+  /// MPI itself complains of a message that is too long only.
+  void require_all_of(const MPI_Status& status) const {
+    MPI_Count bytes = 0;
+    check_mpi(MPI_Get_elements_x(&status, MPI_BYTE, &bytes), "MPI_Get_elements_x", what_);
+    require(bytes == *expected_bytes, what_ + ": " + std::to_string(bytes) +
+                                          " bytes came, expected were " +
+                                          std::to_string(*expected_bytes));
+  }
+
   std::string what_;
   bool staged_;
   MPI_Request request_ = MPI_REQUEST_NULL;
@@ -127,21 +140,42 @@ std::string MpiTransport::label(const char* collective) const {
   return std::string(collective) + " of group '" + name() + "'";
 }
 
-Request MpiTransport::start_all_gather(const ExecSpace& exec, const AnyIn& send,
-                                       const AnyView& receive) const {
+void MpiTransport::require_one_each(std::span<const std::int64_t> rows,
+                                    const std::string& what) const {
+  require(rows.size() == static_cast<std::size_t>(size()),
+          what + ": want one count per rank, " + std::to_string(size()));
+}
+
+void MpiTransport::require_member(int rank, const std::string& what) const {
+  require(rank >= 0 && rank < size(),
+          what + ": no rank " + std::to_string(rank) + " among " + std::to_string(size()));
+}
+
+void MpiTransport::require_peer(int rank, int channel, const std::string& what) const {
+  require_member(rank, what);
+  require(channel >= 0 && channel < kChannels,
+          what + ": no channel " + std::to_string(channel) + " among " + std::to_string(kChannels));
+}
+
+Request MpiTransport::start_all_gather_rows(const ExecSpace& exec, const AnyIn& send,
+                                            const AnyView& receive,
+                                            std::span<const std::int64_t> receive_rows) const {
   const std::string what = label("all_gather");
   require_same_rows(send, receive, what);
-  require(receive.extent(0) == size() * send.extent(0),
-          what + ": " + receive.describe() + " does not hold " + std::to_string(size()) +
-              " times " + send.describe());
-  const int rows = to_mpi_count(send.extent(0), "number of rows", name());
+  require_one_each(receive_rows, what);
+  require(receive_rows[static_cast<std::size_t>(rank())] == send.extent(0),
+          what + ": " + std::to_string(receive_rows[static_cast<std::size_t>(rank())]) +
+              " rows are expected of this rank, which sends " + send.describe());
   const RowType row(send, name());
   auto pending = std::make_unique<MpiPending>(what, staged_);
+  pending->receiving = Slices(receive_rows, receive, what);
+  const int rows = to_mpi_count(send.extent(0), "number of rows", name());
   const void* const source = pending->source(exec, send);
   void* const target = pending->target(exec, receive);
-  check_mpi(MPI_Iallgather(source, rows, row.get(), target, rows, row.get(), group_.handle(),
-                           pending->request()),
-            "MPI_Iallgather", name());
+  check_mpi(MPI_Iallgatherv(source, rows, row.get(), target, pending->receiving.counts.data(),
+                            pending->receiving.offsets.data(), row.get(), group_.handle(),
+                            pending->request()),
+            "MPI_Iallgatherv", name());
   return {what, std::move(pending)};
 }
 
@@ -151,9 +185,8 @@ Request MpiTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
                                        std::span<const std::int64_t> receive_rows) const {
   const std::string what = label("all_to_all");
   require_same_rows(send, receive, what);
-  const auto ranks = static_cast<std::size_t>(size());
-  require(send_rows.size() == ranks && receive_rows.size() == ranks,
-          what + ": want one count per rank, " + std::to_string(ranks));
+  require_one_each(send_rows, what);
+  require_one_each(receive_rows, what);
   const RowType row(send, name());
   auto pending = std::make_unique<MpiPending>(what, staged_);
   pending->sending = Slices(send_rows, send, what);
@@ -168,11 +201,37 @@ Request MpiTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
   return {what, std::move(pending)};
 }
 
+Request MpiTransport::start_send(const ExecSpace& exec, const AnyIn& send, int to,
+                                 int channel) const {
+  const std::string what = label("send");
+  require_peer(to, channel, what);
+  const int rows = to_mpi_count(send.extent(0), "number of rows", name());
+  const RowType row(send, name());
+  auto pending = std::make_unique<MpiPending>(what, staged_);
+  const void* const source = pending->source(exec, send);
+  check_mpi(MPI_Isend(source, rows, row.get(), to, channel, group_.handle(), pending->request()),
+            "MPI_Isend", name());
+  return {what, std::move(pending)};
+}
+
+Request MpiTransport::start_receive(const ExecSpace& exec, const AnyView& receive, int from,
+                                    int channel) const {
+  const std::string what = label("receive");
+  require_peer(from, channel, what);
+  const int rows = to_mpi_count(receive.extent(0), "number of rows", name());
+  const RowType row(receive, name());
+  auto pending = std::make_unique<MpiPending>(what, staged_);
+  pending->expected_bytes = static_cast<MPI_Count>(receive.bytes());
+  void* const target = pending->target(exec, receive);
+  check_mpi(MPI_Irecv(target, rows, row.get(), from, channel, group_.handle(), pending->request()),
+            "MPI_Irecv", name());
+  return {what, std::move(pending)};
+}
+
 Request MpiTransport::start_broadcast(const ExecSpace& exec, const AnyView& buffer,
                                       int root) const {
   const std::string what = label("broadcast");
-  require(root >= 0 && root < size(),
-          what + ": no rank " + std::to_string(root) + " among " + std::to_string(size()));
+  require_member(root, what);
   const int rows = to_mpi_count(buffer.extent(0), "number of rows", name());
   const RowType row(buffer, name());
   auto pending = std::make_unique<MpiPending>(what, staged_);

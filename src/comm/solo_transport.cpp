@@ -27,8 +27,11 @@ Request SoloTransport::copy(const ExecSpace& exec, const AnyIn& send, const AnyV
   return done(std::move(what));
 }
 
-Request SoloTransport::start_all_gather(const ExecSpace& exec, const AnyIn& send,
-                                        const AnyView& receive) const {
+Request SoloTransport::start_all_gather_rows(const ExecSpace& exec, const AnyIn& send,
+                                             const AnyView& receive,
+                                             std::span<const std::int64_t> receive_rows) const {
+  require(receive_rows.size() == 1 && receive_rows[0] == send.extent(0),
+          "all_gather of group '" + name_ + "': want the rows of the one rank");
   return copy(exec, send, receive, "all_gather");
 }
 
@@ -40,6 +43,14 @@ Request SoloTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send
               receive_rows[0] == receive.extent(0),
           "all_to_all of group '" + name_ + "': want the rows of the one rank");
   return copy(exec, send, receive, "all_to_all");
+}
+
+Request SoloTransport::start_send(const ExecSpace&, const AnyIn&, int, int) const {
+  fail("send of group '" + name_ + "': its one rank has nobody to send to");
+}
+
+Request SoloTransport::start_receive(const ExecSpace&, const AnyView&, int, int) const {
+  fail("receive of group '" + name_ + "': its one rank has nobody to receive from");
 }
 
 Request SoloTransport::start_broadcast(const ExecSpace&, const AnyView&, int root) const {

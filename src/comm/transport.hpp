@@ -19,10 +19,11 @@ concept HostNumber = std::same_as<X, double> || std::same_as<X, std::int64_t>;
 
 /// Communication of one group of ranks; layers and trainer know nothing else of it.
 ///
-/// Every function is collective: all members call the same ones in the same order. Tensors move in
-/// whole rows (slices of the first axis; the rest of the shape and the type agree on all ranks), in
-/// the order of ranks. `start_...` hands over what was put on `exec` before and returns at once;
-/// `Request::wait` makes the result visible. Several may be under way. Views may have no rows.
+/// Every function but send and receive is collective: all members call the same ones in the same
+/// order. Tensors move in whole rows (slices of the first axis; the rest of the shape and the type
+/// agree on all ranks), in the order of ranks. `start_...` hands over what was put on `exec` before
+/// and returns at once; `Request::wait` makes the result visible. Several may be under way. Views
+/// may have no rows.
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -32,8 +33,16 @@ class Transport {
   virtual const std::string& name() const = 0;
 
   /// receive[r * n + i] = send[i] of rank r, with n rows of `send`, the same on all ranks.
-  virtual Request start_all_gather(const ExecSpace& exec, const AnyIn& send,
-                                   const AnyView& receive) const = 0;
+  Request start_all_gather(const ExecSpace& exec, const AnyIn& send, const AnyView& receive) const {
+    const std::vector<std::int64_t> rows(static_cast<std::size_t>(size()), send.extent(0));
+    return start_all_gather_rows(exec, send, receive, rows);
+  }
+
+  /// The rows of all ranks, those of rank 0 first: `receive_rows[r]` of rank r, so as many as this
+  /// rank's `send` has for itself. All ranks pass the same counts, which may be 0.
+  virtual Request start_all_gather_rows(const ExecSpace& exec, const AnyIn& send,
+                                        const AnyView& receive,
+                                        std::span<const std::int64_t> receive_rows) const = 0;
 
   /// Rank r gets `send_rows[r]` consecutive rows of `send`, those for rank 0 first; `receive` takes
   /// `receive_rows[r]` rows from rank r, those of rank 0 first. The sums of both are the rows of
@@ -42,12 +51,22 @@ class Transport {
                                    std::span<const std::int64_t> send_rows, const AnyView& receive,
                                    std::span<const std::int64_t> receive_rows) const = 0;
 
+  /// `send` to rank `to` of the group, `receive` from rank `from`: not collective, but each send
+  /// needs its receive of as many bytes. Between two ranks the messages of a channel arrive in the
+  /// order in which they were sent; those of different channels (0 to kChannels - 1) don't meet. A
+  /// send is not held up by the receiver: it may be waited for much later.
+  virtual Request start_send(const ExecSpace& exec, const AnyIn& send, int to,
+                             int channel) const = 0;
+  virtual Request start_receive(const ExecSpace& exec, const AnyView& receive, int from,
+                                int channel) const = 0;
+  static constexpr int kChannels = 16;
+
   /// buffer = buffer of rank `root`.
   virtual Request start_broadcast(const ExecSpace& exec, const AnyView& buffer, int root) const = 0;
 
   /// buffer = sum of the buffers of all ranks, fp32 or fp64, in whatever order the library likes:
   /// the bits may differ from one run to the next. Where they may not, sum slices in the order of
-  /// ranks (train/grad_reducer.hpp).
+  /// ranks (parallel/collectives.hpp).
   virtual Request start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const = 0;
 
   /// Host memory, blocking: the bytes of all ranks, rank 0 first. All pass the same number.

@@ -71,6 +71,22 @@ TEST_P(Delaying, AllToAllBringsItsRowsAtWait) {
   EXPECT_EQ(values(receive), expected);
 }
 
+TEST_P(Delaying, AllGatherOfUnevenCountsBringsItsRowsAtWait) {
+  // Rank s has s rows, so that rank 0 has none.
+  Counts rows(static_cast<std::size_t>(ranks));
+  std::iota(rows.begin(), rows.end(), 0);
+  const AnyView send = filled(rank, rank);
+  const AnyView receive = filled(std::int64_t{ranks} * (ranks - 1) / 2, -1);
+  Request request = transport.start_all_gather_rows(exec, send, receive, rows);
+  EXPECT_TRUE(all_nan(receive));
+  request.wait(exec);
+  std::vector<double> expected;
+  for (int source = 0; source < ranks; ++source) {
+    expected.insert(expected.end(), static_cast<std::size_t>(source), source);
+  }
+  EXPECT_EQ(values(receive), expected);
+}
+
 TEST_P(Delaying, BuffersOfBothDirections) {
   const AnyView sum = filled(3, rank + 1);
   Request reduced = transport.start_all_reduce(exec, sum);
@@ -118,6 +134,78 @@ TEST_P(Delaying, TwoUnderWayTakeTheTimeOfTheLonger) {
   one.wait(exec);
   EXPECT_EQ(clock->now(), 20);
   EXPECT_EQ(values(lengthy), std::vector<double>(20, ranks));
+}
+
+/// Messages between two ranks, which need MPI even on one.
+struct Messages : testing::Test {
+  AnyView filled(std::int64_t rows, double value) {
+    return tensors.values(DType::fp64, std::vector<double>(static_cast<std::size_t>(rows), value),
+                          rows, 1);
+  }
+  std::vector<double> values(const AnyIn& view) const { return to_doubles(exec, view); }
+
+  ExecSpace exec;
+  Tensors tensors{exec};
+  std::shared_ptr<VirtualClock> clock = std::make_shared<VirtualClock>();
+  DelayedTransport transport{std::make_shared<MpiTransport>(Communicator::world()),
+                             clock,
+                             {/*latency=*/10, /*bandwidth=*/16}};
+  const int rank = transport.rank(), ranks = transport.size();
+  const int right = (rank + 1) % ranks, left = (rank + ranks - 1) % ranks;
+};
+
+TEST_F(Messages, ArePoisonUntilWaitAndKeepTheOrderOfTheirChannels) {
+  const AnyView one = filled(3, rank), two = filled(2, 10 + rank), other = filled(1, 20 + rank);
+  std::vector<Request> sent;
+  sent.push_back(transport.start_send(exec, one, right, 0));
+  sent.push_back(transport.start_send(exec, two, right, 0));
+  sent.push_back(transport.start_send(exec, other, right, 1));
+  const AnyView third = filled(1, -1), first = filled(3, -1), second = filled(2, -1);
+  Request of_other = transport.start_receive(exec, third, left, 1);
+  Request of_one = transport.start_receive(exec, first, left, 0);
+  Request of_two = transport.start_receive(exec, second, left, 0);
+  for (const AnyView& view : {first, second, third}) {
+    for (const double value : values(view)) EXPECT_TRUE(std::isnan(value));
+  }
+  of_two.wait(exec);
+  of_one.wait(exec);
+  of_other.wait(exec);
+  for (Request& request : sent) request.wait(exec);
+  EXPECT_EQ(values(first), std::vector<double>(3, left));
+  EXPECT_EQ(values(second), std::vector<double>(2, 10 + left));
+  EXPECT_EQ(values(third), std::vector<double>(1, 20 + left));
+}
+
+TEST_F(Messages, MayBeOfNothing) {
+  const AnyView none = filled(0, 0);
+  Request sent = transport.start_send(exec, none, right, 0);
+  transport.start_receive(exec, none, left, 0).wait(exec);
+  sent.wait(exec);
+  EXPECT_EQ(clock->now(), 10);
+}
+
+TEST_F(Messages, SetOffByTheClockOfTheSender) {
+  clock->advance(100 * rank);
+  const AnyView send = filled(4, 1), receive = filled(4, 0);
+  Request received = transport.start_receive(exec, receive, left, 0);
+  Request sent = transport.start_send(exec, send, right, 0);
+  EXPECT_EQ(clock->now(), 100 * rank) << "starting takes no time";
+  received.wait(exec);
+  EXPECT_EQ(clock->now(), std::max(100.0 * rank, 100.0 * left + 10 + 32.0 / 16));
+  sent.wait(exec);
+  EXPECT_EQ(clock->now(), std::max(100.0 * rank + 12, 100.0 * left + 12));
+}
+
+TEST_F(Messages, ThatAreTouchedTooEarlyAreFound) {
+  const AnyView send = filled(2, rank), receive = filled(2, 0);
+  Request received = transport.start_receive(exec, receive, left, 0);
+  Request sent = transport.start_send(exec, send, right, 0);
+  tensors.poison(send.slice(1, 1));
+  from_doubles(exec, {3}, receive.slice(0, 1));
+  expect_error([&] { received.wait(exec); }, ExitCode::internal,
+               {"receive of group", "the receiver's buffer was written to"});
+  expect_error([&] { sent.wait(exec); }, ExitCode::internal,
+               {"send of group", "what is sent was changed"});
 }
 
 TEST_P(Delaying, ASenderThatWritesTooEarlyIsFound) {

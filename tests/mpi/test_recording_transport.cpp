@@ -56,6 +56,11 @@ TEST_F(Recording, WritesDownTheOtherCollectives) {
   transport.start_all_reduce(exec, one).wait(exec);
   transport.start_broadcast(exec, one, ranks - 1).wait(exec);
   EXPECT_EQ(transport.sum(std::int64_t{1}), ranks);
+  for (const TransportCall& call : log) {
+    EXPECT_EQ(call.rows_from.empty(), call.collective != "all_gather");
+    EXPECT_TRUE(call.rows_to.empty());
+    EXPECT_FALSE(call.peer || call.channel);
+  }
 
   ASSERT_EQ(log.size(), 4U);
   EXPECT_EQ(log[0].collective, "all_gather");
@@ -70,7 +75,47 @@ TEST_F(Recording, WritesDownTheOtherCollectives) {
   EXPECT_EQ(log[3].collective, "gather");
   EXPECT_EQ(log[3].sent_bytes, 8U);
   EXPECT_EQ(log[3].received_bytes, 8U * static_cast<std::size_t>(ranks));
-  for (const TransportCall& call : log) EXPECT_TRUE(call.rows_from.empty());
+}
+
+TEST_F(Recording, WritesDownTheCountsOfAnUnevenAllGather) {
+  // Rank s has s rows.
+  Counts rows(static_cast<std::size_t>(ranks));
+  std::iota(rows.begin(), rows.end(), 0);
+  const std::int64_t all = std::int64_t{ranks} * (ranks - 1) / 2;
+  const AnyView send = tensors.random("send", DType::bf16, rank, 3);
+  const AnyView receive = tensors.poisoned(DType::bf16, all, 3);
+  transport.start_all_gather_rows(exec, send, receive, rows).wait(exec);
+  ASSERT_EQ(log.size(), 1U);
+  EXPECT_EQ(log[0].collective, "all_gather");
+  EXPECT_EQ(log[0].sent_rows, rank);
+  EXPECT_EQ(log[0].received_rows, all);
+  EXPECT_EQ(log[0].sent_bytes, send.bytes());
+  EXPECT_EQ(log[0].received_bytes, static_cast<std::size_t>(all) * 3 * 2);
+  EXPECT_EQ(log[0].rows_from, rows);
+  for (const double value : to_doubles(exec, receive)) EXPECT_EQ(value, value) << "goes through";
+}
+
+TEST_F(Recording, WritesDownMessagesBetweenTwoRanks) {
+  const int right = (rank + 1) % ranks, left = (rank + ranks - 1) % ranks;
+  const AnyView send = tensors.random("send", DType::fp64, 2, 5);
+  const AnyView receive = tensors.poisoned(DType::fp64, 2, 5);
+  Request sent = transport.start_send(exec, send, right, 4);
+  transport.start_receive(exec, receive, left, 4).wait(exec);
+  sent.wait(exec);
+  EXPECT_EQ(to_doubles(exec, receive), to_doubles(exec, send)) << "everybody sends the same";
+  ASSERT_EQ(log.size(), 2U);
+  EXPECT_EQ(log[0].collective, "send");
+  EXPECT_EQ(log[0].sent_rows, 2);
+  EXPECT_EQ(log[0].sent_bytes, send.bytes());
+  EXPECT_EQ(log[0].received_bytes, 0U);
+  EXPECT_EQ(log[0].peer, right);
+  EXPECT_EQ(log[0].channel, 4);
+  EXPECT_EQ(log[1].collective, "receive");
+  EXPECT_EQ(log[1].sent_bytes, 0U);
+  EXPECT_EQ(log[1].received_rows, 2);
+  EXPECT_EQ(log[1].received_bytes, send.bytes());
+  EXPECT_EQ(log[1].peer, left);
+  EXPECT_EQ(log[1].channel, 4);
 }
 
 TEST_F(Recording, SeveralShareALog) {

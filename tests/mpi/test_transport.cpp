@@ -1,4 +1,5 @@
 #include "comm/mpi_transport.hpp"
+#include "comm/solo_transport.hpp"
 #include "tensor/arena.hpp"
 #include "tensor/host_copy.hpp"
 #include "tests/support/expect_error.hpp"
@@ -79,6 +80,41 @@ TEST_P(TransportTest, AllGatherOfRankOneAndOfNothing) {
   transport_.start_all_gather(exec_, none, none).wait(exec_);
 }
 
+TEST_P(TransportTest, AllGatherOfUnevenCountsStacksThemInTheOrderOfRanks) {
+  // Rank r has 2 r mod 3 rows: 0, 2, 1, 0.
+  std::vector<std::int64_t> rows;
+  std::int64_t total = 0;
+  for (int from = 0; from < size_; ++from) {
+    rows.push_back(2 * from % 3);
+    total += rows.back();
+  }
+  for (const DType type : kTypes) {
+    const AnyView send = filled(type, rows[std::size_t(rank_)], 2, 10 * rank_);
+    const AnyView receive = arena_.make(type, total, 2);
+
+    transport_.start_all_gather_rows(exec_, send, receive, rows).wait(exec_);
+
+    std::vector<double> expected;
+    for (int from = 0; from < size_; ++from) {
+      for (int i = 0; i < 2 * rows[std::size_t(from)]; ++i) expected.push_back(10 * from + i);
+    }
+    EXPECT_EQ(values(receive), expected) << name_of(type) << " on " << rank_;
+  }
+}
+
+TEST_P(TransportTest, OneRankAloneMayHaveAllRows) {
+  // Matrices as rows. Above what travels before the receiver asks for it: 1 MiB.
+  for (int source = 0; source < size_; ++source) {
+    std::vector<std::int64_t> rows(std::size_t(size_), 0);
+    rows[std::size_t(source)] = 4;
+    const AnyView send = arena_.make(DType::fp64, rank_ == source ? 4 : 0, 256, 128);
+    const AnyView receive = arena_.make(DType::fp64, 4, 256, 128);
+    from_doubles(exec_, std::vector<double>(std::size_t(send.size()), source + 1.0), send);
+    transport_.start_all_gather_rows(exec_, send, receive, rows).wait(exec_);
+    EXPECT_EQ(values(receive), std::vector<double>(4 * 256 * 128, source + 1.0));
+  }
+}
+
 /// How many rows `from` sends to `to`: uneven, with zeros, and no symmetry.
 std::int64_t rows_between(int from, int to) { return (2 * from + to) % 3; }
 
@@ -131,6 +167,123 @@ TEST_P(TransportTest, AnEmptyViewMayHaveTheAddressOfAnother) {
   for (int from = 0; first && from < size_; ++from) {
     EXPECT_EQ(values(receive)[static_cast<std::size_t>(from * 64 * 32)], from);
   }
+}
+
+TEST_P(TransportTest, OnARingEverybodySendsRightAndReceivesLeft) {
+  const int right = (rank_ + 1) % size_, left = (rank_ + size_ - 1) % size_;
+  for (const DType type : kTypes) {
+    // From place to place around, as far as the one where it began.
+    AnyView here = filled(type, 3, 2, 10 * rank_);
+    for (int step = 1; step <= size_; ++step) {
+      const AnyView arriving = arena_.make(type, 3, 2);
+      Request sent = transport_.start_send(exec_, here, right, 0);
+      transport_.start_receive(exec_, arriving, left, 0).wait(exec_);
+      sent.wait(exec_);
+      const double first = 10 * ((rank_ + size_ - step % size_) % size_);
+      EXPECT_EQ(values(arriving),
+                (std::vector<double>{first, first + 1, first + 2, first + 3, first + 4, first + 5}))
+          << name_of(type) << ", step " << step;
+      here = arriving;
+    }
+  }
+}
+
+TEST_P(TransportTest, ChannelsDoNotMeetAndEachKeepsItsOrder) {
+  const int right = (rank_ + 1) % size_, left = (rank_ + size_ - 1) % size_;
+  const auto number = [](int rank, int channel, int message) {
+    return 64.0 * rank + 8 * channel + message;
+  };
+  // Sent: channel 0, 15, 0, 15, 0, 15. Received: first all of 15.
+  std::vector<Request> sent;
+  for (int message = 0; message < 3; ++message) {
+    for (const int channel : {0, Transport::kChannels - 1}) {
+      sent.push_back(transport_.start_send(
+          exec_, filled(DType::fp64, 1, 1, number(rank_, channel, message)), right, channel));
+    }
+  }
+  for (const int channel : {Transport::kChannels - 1, 0}) {
+    std::vector<Request> requests;
+    std::vector<AnyView> received;
+    for (int message = 0; message < 3; ++message) {
+      received.push_back(arena_.make(DType::fp64, 1, 1));
+      requests.push_back(transport_.start_receive(exec_, received.back(), left, channel));
+    }
+    // They need not be waited for in the order in which they came.
+    for (int message = 2; message >= 0; --message) {
+      requests[std::size_t(message)].wait(exec_);
+      EXPECT_EQ(values(received[std::size_t(message)]),
+                (std::vector<double>{number(left, channel, message)}))
+          << "channel " << channel;
+    }
+  }
+  for (Request& request : sent) request.wait(exec_);
+}
+
+TEST_P(TransportTest, LargeMessagesOfAllPairsPassEachOther) {
+  // 2 MiB each: far more than is sent before the receiver asks for it. All are sent first, and
+  // waited for when everything has arrived.
+  const std::int64_t rows = 1 << 10, columns = 256;
+  std::vector<Request> requests;
+  std::vector<AnyView> received;
+  for (int to = 0; to < size_; ++to) {
+    requests.push_back(
+        transport_.start_send(exec_, filled(DType::fp64, rows, columns, rank_ + 100 * to), to, 3));
+  }
+  for (int from = 0; from < size_; ++from) {
+    received.push_back(arena_.make(DType::fp64, rows, columns));
+    requests.push_back(transport_.start_receive(exec_, received.back(), from, 3));
+  }
+  for (std::size_t i = requests.size(); i-- > 0;) requests[i].wait(exec_);
+  std::vector<double> expected(std::size_t(rows * columns));
+  for (int from = 0; from < size_; ++from) {
+    std::iota(expected.begin(), expected.end(), from + 100 * rank_);
+    EXPECT_EQ(values(received[std::size_t(from)]), expected) << "from " << from;
+  }
+}
+
+TEST_P(TransportTest, AMessageOfNothingAndOneOfAnotherShape) {
+  const int right = (rank_ + 1) % size_, left = (rank_ + size_ - 1) % size_;
+  const AnyView none = arena_.make(DType::bf16, 0, 5);
+  Request nothing = transport_.start_send(exec_, none, right, 1);
+  Request flat = transport_.start_send(exec_, filled(DType::fp32, 2, 3, rank_), right, 1);
+  transport_.start_receive(exec_, none, left, 1).wait(exec_);
+  const AnyView receive = arena_.make(DType::fp32, 6);
+  transport_.start_receive(exec_, receive, left, 1).wait(exec_);
+  const double first = left;
+  EXPECT_EQ(values(receive),
+            (std::vector<double>{first, first + 1, first + 2, first + 3, first + 4, first + 5}));
+  nothing.wait(exec_);
+  flat.wait(exec_);
+}
+
+TEST_P(TransportTest, AMessageOfAnotherLengthIsAnError) {
+  const AnyView send = filled(DType::fp32, 2, 3, 0);
+  for (const std::int64_t rows : {1, 3}) {
+    Request sent = transport_.start_send(exec_, send, rank_, 0);
+    Request received = transport_.start_receive(exec_, arena_.make(DType::fp32, rows, 3), rank_, 0);
+    expect_error([&] { received.wait(exec_); }, ExitCode::internal, {"receive of group 'world'"});
+    sent.wait(exec_);
+  }
+}
+
+TEST_P(TransportTest, MessagesGoToRanksAndChannelsThatThereAre) {
+  const AnyView view = arena_.make(DType::fp32, 1);
+  const std::string channel = "no channel " + std::to_string(Transport::kChannels);
+  expect_error([&] { transport_.start_send(exec_, view, size_, 0); }, ExitCode::internal,
+               {"send of group 'world'", "no rank"});
+  expect_error([&] { transport_.start_receive(exec_, view, -1, 0); }, ExitCode::internal,
+               {"receive of group 'world'", "no rank -1"});
+  expect_error([&] { transport_.start_send(exec_, view, rank_, Transport::kChannels); },
+               ExitCode::internal, {"send of group 'world'", channel});
+  expect_error([&] { transport_.start_receive(exec_, view, rank_, Transport::kChannels); },
+               ExitCode::internal, {"receive of group 'world'", channel});
+  expect_error([&] { transport_.start_send(exec_, AnyView(), rank_, 0); }, ExitCode::internal,
+               {"without a shape"});
+  const SoloTransport alone("alone");
+  expect_error([&] { alone.start_send(exec_, view, 0, 0); }, ExitCode::internal,
+               {"send of group 'alone'", "nobody"});
+  expect_error([&] { alone.start_receive(exec_, view, 0, 0); }, ExitCode::internal,
+               {"receive of group 'alone'", "nobody"});
 }
 
 TEST_P(TransportTest, AllReduceAddsUpTheBuffers) {
@@ -199,7 +352,14 @@ TEST_P(TransportTest, RefusesShapesThatDoNotFit) {
   expect_error([&] { gather_into(arena_.make(DType::fp32, 2 * size_, 4)); }, ExitCode::internal,
                {group, "rows differ"});
   expect_error([&] { gather_into(arena_.make(DType::fp32, 2 * size_ + 1, 3)); }, ExitCode::internal,
-               {group, "does not hold"});
+               {group, "counts add up to"});
+  const AnyView fits_gather = arena_.make(DType::fp32, 2 * size_, 3);
+  expect_error([&] { transport_.start_all_gather_rows(exec_, send, fits_gather, {}); },
+               ExitCode::internal, {group, "one count per rank"});
+  std::vector<std::int64_t> three(std::size_t(size_), 2);
+  three[std::size_t(rank_)] = 3;
+  expect_error([&] { transport_.start_all_gather_rows(exec_, send, fits_gather, three); },
+               ExitCode::internal, {group, "3 rows are expected of this rank", "fp32 (2, 3)"});
   const std::vector<std::int64_t> counts(std::size_t(size_), 1);
   const AnyView fits = arena_.make(DType::fp32, size_, 3), less = fits.slice(0, size_ - 1);
   expect_error([&] { transport_.start_all_to_all(exec_, less, counts, fits, counts); },

@@ -33,7 +33,8 @@ class DelayedTransport::Delayed final : public Request::Pending {
         receive_(receive),
         sent_bytes_(bytes_of(exec, send)),
         sent_memory_("konclave::DelayedTransport", send.bytes()),
-        received_memory_("konclave::DelayedTransport", receive.bytes()) {
+        received_memory_("konclave::DelayedTransport", receive.bytes()),
+        moment_memory_("konclave::DelayedTransport", sizeof(double)) {
     set_bytes(exec, sent_bytes_, sent());
     set_bytes(exec, bytes_of(exec, receive), received());
   }
@@ -47,6 +48,10 @@ class DelayedTransport::Delayed final : public Request::Pending {
     return {receive_.type(), received_memory_.data(), receive_.extents(), receive_.rank()};
   }
 
+  /// The moment of arrival, as it travels ahead of a message between two ranks.
+  AnyView moment() const { return {DType::fp64, moment_memory_.data(), {1, 1, 1}, 1}; }
+  void announce(Request request) { announcement_.emplace(std::move(request)); }
+
   void set_off(const ExecSpace& exec, Request request, std::shared_ptr<VirtualClock> clock,
                double arrival) {
     inner_.emplace(std::move(request));
@@ -56,6 +61,10 @@ class DelayedTransport::Delayed final : public Request::Pending {
   }
 
   void finish(const ExecSpace& exec) override {
+    if (announcement_) {
+      announcement_->wait(exec);
+      arrival_ = to_doubles(exec, moment()).front();
+    }
     inner_->wait(exec);
     clock_->advance_to(arrival_);
     require(bytes_of(exec, send_) == sent_bytes_, what_ + ": what is sent was changed before wait");
@@ -73,8 +82,8 @@ class DelayedTransport::Delayed final : public Request::Pending {
   AnyIn send_;
   AnyView receive_;
   std::vector<std::byte> sent_bytes_;
-  Kokkos::View<char*, MemSpace> sent_memory_, received_memory_;
-  std::optional<Request> inner_;
+  Kokkos::View<char*, MemSpace> sent_memory_, received_memory_, moment_memory_;
+  std::optional<Request> announcement_, inner_;
   std::shared_ptr<VirtualClock> clock_;
   double arrival_ = 0;
 };
@@ -87,20 +96,25 @@ std::unique_ptr<DelayedTransport::Delayed> DelayedTransport::make(const ExecSpac
                                    send, receive);
 }
 
+double DelayedTransport::arrival(const Delayed& message) const {
+  const auto bytes =
+      static_cast<double>(std::max(message.sent().bytes(), message.received().bytes()));
+  return clock_->now() + link_.latency + bytes / link_.bandwidth;
+}
+
 Request DelayedTransport::send_off(const ExecSpace& exec, std::unique_ptr<Delayed> message,
                                    Request inner) const {
-  const auto bytes =
-      static_cast<double>(std::max(message->sent().bytes(), message->received().bytes()));
-  message->set_off(exec, std::move(inner), clock_,
-                   clock_->now() + link_.latency + bytes / link_.bandwidth);
+  message->set_off(exec, std::move(inner), clock_, arrival(*message));
   std::string what = message->what();
   return {std::move(what), std::move(message)};
 }
 
-Request DelayedTransport::start_all_gather(const ExecSpace& exec, const AnyIn& send,
-                                           const AnyView& receive) const {
+Request DelayedTransport::start_all_gather_rows(const ExecSpace& exec, const AnyIn& send,
+                                                const AnyView& receive,
+                                                std::span<const std::int64_t> receive_rows) const {
   auto message = make(exec, "all_gather", send, receive);
-  Request inner = inner_->start_all_gather(exec, message->sent(), message->received());
+  Request inner =
+      inner_->start_all_gather_rows(exec, message->sent(), message->received(), receive_rows);
   return send_off(exec, std::move(message), std::move(inner));
 }
 
@@ -111,6 +125,23 @@ Request DelayedTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& s
   auto message = make(exec, "all_to_all", send, receive);
   Request inner =
       inner_->start_all_to_all(exec, message->sent(), send_rows, message->received(), receive_rows);
+  return send_off(exec, std::move(message), std::move(inner));
+}
+
+Request DelayedTransport::start_send(const ExecSpace& exec, const AnyIn& send, int to,
+                                     int channel) const {
+  auto message = make(exec, "send", send, AnyView());
+  from_doubles(exec, {arrival(*message)}, message->moment());
+  message->announce(inner_->start_send(exec, message->moment(), to, channel));
+  Request inner = inner_->start_send(exec, message->sent(), to, channel);
+  return send_off(exec, std::move(message), std::move(inner));
+}
+
+Request DelayedTransport::start_receive(const ExecSpace& exec, const AnyView& receive, int from,
+                                        int channel) const {
+  auto message = make(exec, "receive", AnyIn(), receive);
+  message->announce(inner_->start_receive(exec, message->moment(), from, channel));
+  Request inner = inner_->start_receive(exec, message->received(), from, channel);
   return send_off(exec, std::move(message), std::move(inner));
 }
 

@@ -39,6 +39,10 @@ struct Link {
 /// throws Error when sender's or receiver's buffer was written to in between. The bytes that count
 /// are the larger of those sent and received; messages under way at once don't slow each other. The
 /// host's gather takes the latency.
+///
+/// A collective sets off when this rank starts it. A message to one rank sets off by the sender's
+/// clock and takes its moment of arrival with it, so that waiting for it moves the receiver's clock
+/// as far as the sender is ahead; the sender's `wait` lasts until the same moment.
 class DelayedTransport final : public Transport {
  public:
   DelayedTransport(std::shared_ptr<const Transport> inner, std::shared_ptr<VirtualClock> clock,
@@ -49,11 +53,14 @@ class DelayedTransport final : public Transport {
   int size() const override { return inner_->size(); }
   const std::string& name() const override { return inner_->name(); }
 
-  Request start_all_gather(const ExecSpace& exec, const AnyIn& send,
-                           const AnyView& receive) const override;
+  Request start_all_gather_rows(const ExecSpace& exec, const AnyIn& send, const AnyView& receive,
+                                std::span<const std::int64_t> receive_rows) const override;
   Request start_all_to_all(const ExecSpace& exec, const AnyIn& send,
                            std::span<const std::int64_t> send_rows, const AnyView& receive,
                            std::span<const std::int64_t> receive_rows) const override;
+  Request start_send(const ExecSpace& exec, const AnyIn& send, int to, int channel) const override;
+  Request start_receive(const ExecSpace& exec, const AnyView& receive, int from,
+                        int channel) const override;
   Request start_broadcast(const ExecSpace& exec, const AnyView& buffer, int root) const override;
   Request start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const override;
   std::vector<std::byte> gather(std::span<const std::byte> mine) const override;
@@ -64,6 +71,8 @@ class DelayedTransport final : public Transport {
   /// A message of what is sent and received, either of which may be nothing.
   std::unique_ptr<Delayed> make(const ExecSpace& exec, const char* collective, const AnyIn& send,
                                 const AnyView& receive) const;
+  /// When a message arrives that sets off now.
+  double arrival(const Delayed& message) const;
   /// Hands a message over, once the inner transport has begun with it.
   Request send_off(const ExecSpace& exec, std::unique_ptr<Delayed> message, Request inner) const;
 

@@ -17,13 +17,17 @@ TransportCall& RecordingTransport::add(const char* collective, const AnyIn& sent
                                          sent.bytes(),
                                          received.bytes(),
                                          {},
+                                         {},
+                                         {},
                                          {}});
 }
 
-Request RecordingTransport::start_all_gather(const ExecSpace& exec, const AnyIn& send,
-                                             const AnyView& receive) const {
-  add("all_gather", send, receive);
-  return inner_->start_all_gather(exec, send, receive);
+Request RecordingTransport::start_all_gather_rows(
+    const ExecSpace& exec, const AnyIn& send, const AnyView& receive,
+    std::span<const std::int64_t> receive_rows) const {
+  TransportCall& call = add("all_gather", send, receive);
+  call.rows_from.assign(receive_rows.begin(), receive_rows.end());
+  return inner_->start_all_gather_rows(exec, send, receive, receive_rows);
 }
 
 Request RecordingTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
@@ -34,6 +38,22 @@ Request RecordingTransport::start_all_to_all(const ExecSpace& exec, const AnyIn&
   call.rows_to.assign(send_rows.begin(), send_rows.end());
   call.rows_from.assign(receive_rows.begin(), receive_rows.end());
   return inner_->start_all_to_all(exec, send, send_rows, receive, receive_rows);
+}
+
+Request RecordingTransport::start_send(const ExecSpace& exec, const AnyIn& send, int to,
+                                       int channel) const {
+  TransportCall& call = add("send", send, AnyIn());
+  call.peer = to;
+  call.channel = channel;
+  return inner_->start_send(exec, send, to, channel);
+}
+
+Request RecordingTransport::start_receive(const ExecSpace& exec, const AnyView& receive, int from,
+                                          int channel) const {
+  TransportCall& call = add("receive", AnyIn(), receive);
+  call.peer = from;
+  call.channel = channel;
+  return inner_->start_receive(exec, receive, from, channel);
 }
 
 Request RecordingTransport::start_broadcast(const ExecSpace& exec, const AnyView& buffer,
@@ -56,6 +76,8 @@ std::vector<std::byte> RecordingTransport::gather(std::span<const std::byte> min
                   static_cast<std::int64_t>(all.size()),
                   mine.size(),
                   all.size(),
+                  {},
+                  {},
                   {},
                   {}});
   return all;

@@ -5,18 +5,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace konclave {
 
-/// One call of a collective, as this rank made it.
+/// One call, as this rank made it.
 struct TransportCall {
-  std::string group, collective;  ///< "all_to_all", ..., and "gather" for the one of the host
+  /// "all_to_all", ..., "send", "receive", and "gather" for the one of the host.
+  std::string group, collective;
   std::int64_t sent_rows = 0, received_rows = 0;
   std::size_t sent_bytes = 0, received_bytes = 0;
-  /// Of an all-to-all: rows to and from each rank.
+  /// Rows to each rank of an all-to-all, and from each one of an all-to-all or an all-gather.
   std::vector<std::int64_t> rows_to, rows_from;
+  /// Of a message to or from one rank.
+  std::optional<int> peer, channel;
 };
 
 /// Writes down what goes through another transport. Several may share a log, which has to outlive
@@ -31,11 +35,14 @@ class RecordingTransport final : public Transport {
   int size() const override { return inner_->size(); }
   const std::string& name() const override { return inner_->name(); }
 
-  Request start_all_gather(const ExecSpace& exec, const AnyIn& send,
-                           const AnyView& receive) const override;
+  Request start_all_gather_rows(const ExecSpace& exec, const AnyIn& send, const AnyView& receive,
+                                std::span<const std::int64_t> receive_rows) const override;
   Request start_all_to_all(const ExecSpace& exec, const AnyIn& send,
                            std::span<const std::int64_t> send_rows, const AnyView& receive,
                            std::span<const std::int64_t> receive_rows) const override;
+  Request start_send(const ExecSpace& exec, const AnyIn& send, int to, int channel) const override;
+  Request start_receive(const ExecSpace& exec, const AnyView& receive, int from,
+                        int channel) const override;
   Request start_broadcast(const ExecSpace& exec, const AnyView& buffer, int root) const override;
   Request start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const override;
   std::vector<std::byte> gather(std::span<const std::byte> mine) const override;
