@@ -95,6 +95,12 @@ Names sizes(const ParallelConfig& parallel) {
   return names;
 }
 
+std::string with_pp_last(const std::string& order) {
+  Names names = split(order);
+  std::erase(names, "pp");
+  return join(names, "-") + "-pp";
+}
+
 void check_ranks(const ParallelConfig& parallel, int ranks) {
   require(ranks >= 1, "a run has at least one rank");
   const int unit = smallest_ranks(parallel);
@@ -141,7 +147,8 @@ std::string order_fault(const std::string& order) {
           " = \"{}\": there is no axis \"{}\"; it joins tp, cp, ep, dp and pp by \"-\"", order,
           name);
     }
-    if (contains(seen, name)) return fmt::format(" = \"{}\": {} is named twice", order, name);
+    if (contains(seen, name))
+      return fmt::format(" = \"{}\": {} is named twice; once would do", order, name);
     seen.push_back(name);
   }
   return "";
@@ -154,16 +161,19 @@ std::string order_fault(const ParallelConfig& parallel, int ranks) {
   const RankGrids grids = build(parallel, ranks);
   const Names missing = left_out(parallel, grids);
   if (!missing.empty()) {
-    return fmt::format("{} leaves out {}, larger than 1 on {} ranks", here, join(missing, ", "),
-                       ranks);
+    return fmt::format("{} leaves out {}, larger than 1 on {} ranks; \"{}\" would do", here,
+                       join(missing, ", "), ranks, ParallelConfig().order);
   }
   const int dp = grids.dense.size("dp"), edp = grids.experts.size("edp");
   if (parallel.pp > 1 && !parallel.order.ends_with("pp") && dp != edp) {
-    return fmt::format("{}: pp must come last, because dp = {} and edp = {} differ", here, dp, edp);
+    return fmt::format(
+        "{}: pp must come last, because dp = {} and edp = {} differ; \"{}\" would do", here, dp,
+        edp, with_pp_last(parallel.order));
   }
   if (grids.dense.members(0, {"pp"}) != grids.experts.members(0, {"pp"})) {
-    return here +
-           ": dense layers and experts would have different pipeline stages; let pp come last";
+    return fmt::format(
+        "{}: dense layers and experts would have different pipeline stages; \"{}\" would do", here,
+        with_pp_last(parallel.order));
   }
   return "";
 }

@@ -21,13 +21,12 @@ Shard Shard::whole(const std::vector<std::int64_t>& shape) {
 }
 
 Shard Shard::part(const std::vector<std::int64_t>& shape, std::size_t axis, int index, int parts) {
-  require(
-      axis < shape.size() && parts > 0 && index >= 0 && index < parts && shape[axis] % parts == 0,
-      "no part " + std::to_string(index) + " of " + std::to_string(parts) + " along axis " +
-          std::to_string(axis));
+  require(axis < shape.size() && parts > 0 && index >= 0 && index < parts && shape[axis] >= parts,
+          "no part " + std::to_string(index) + " of " + std::to_string(parts) + " along axis " +
+              std::to_string(axis));
   Shard shard = whole(shape);
-  shard.extent[axis] /= parts;
-  shard.offset[axis] = index * shard.extent[axis];
+  shard.offset[axis] = index * shape[axis] / parts;
+  shard.extent[axis] = (index + 1) * shape[axis] / parts - shard.offset[axis];
   return shard;
 }
 

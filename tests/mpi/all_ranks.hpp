@@ -10,9 +10,11 @@ namespace konclave {
 /// All ranks of a test, of which `ep` each share the experts.
 struct AllRanks {
   explicit AllRanks(int ep = 1, const std::string& order = "tp-cp-ep-dp-pp")
+      : AllRanks(config(ep, order)) {}
+  explicit AllRanks(const ParallelConfig& parallel)
       : world(Communicator::world()),
-        grids(make_rank_grids(config(ep, order), world.size())),
-        groups(Groups::create(world, grids)) {}
+        grids(make_rank_grids(parallel, world.size())),
+        groups(Groups::create(world, grids, parallel)) {}
 
   static ParallelConfig config(int ep, const std::string& order) {
     ParallelConfig parallel;

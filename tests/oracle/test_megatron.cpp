@@ -116,19 +116,17 @@ TEST_F(Megatron, AuxiliaryLossAndItsGradient) {
     SCOPED_TRACE("top_k " + std::to_string(top_k) + ", windows " + std::to_string(windows));
     const ops::Routed routed = route(top_k, /*pre_softmax=*/false);
     const auto offsets = memory_.integers(starts(windows));
-    const View2<int> counts(arena_.make1<int>(windows * experts_).data(),
-                            static_cast<std::size_t>(windows), static_cast<std::size_t>(experts_));
-    const AnyView sums = memory_.poisoned(DType::fp32, windows, experts_);
+    const AnyView counts = memory_.poisoned(DType::fp64, windows, experts_);
+    const AnyView sums = memory_.poisoned(DType::fp64, windows, experts_);
     const AnyView slope = memory_.poisoned(DType::fp32, windows, experts_);
     const auto losses = arena_.make1<double>(windows);
 
-    ops::window_statistics(exec_, routed.scores, routed.experts, offsets, counts, sums);
-    ops::switch_loss(exec_, offsets, counts, sums, top_k, one.at("coefficient"), 1.0 / windows,
-                     losses, slope);
+    ops::window_statistics(exec_, routed.scores, routed.experts, offsets, counts.as2<double>(),
+                           sums.as2<double>());
+    ops::switch_loss(exec_, tokens_ / windows, counts.as2<double>(), sums.as2<double>(), top_k,
+                     one.at("coefficient"), 1.0 / windows, losses, slope);
 
-    const auto counted = to_host(exec_, View1<int>(counts.data(), counts.size()));
-    const std::vector<double> expected_counts = flat(one.at("tokens_per_expert").get<Matrix>());
-    EXPECT_EQ(std::vector<double>(counted.begin(), counted.end()), expected_counts);
+    EXPECT_EQ(to_doubles(exec_, counts), flat(one.at("tokens_per_expert").get<Matrix>()));
     const std::vector<double> expected = one.at("window_losses");
     EXPECT_LT(difference(to_host(exec_, losses), expected).max_absolute, 1e-7);
     const auto dl = gradient(routed, zeros(tokens_, top_k), offsets, slope, 0, false);

@@ -52,8 +52,33 @@ TEST(Shard, PartsAreEqualAndInOrder) {
   EXPECT_EQ(part.elements(), 20);
 }
 
+TEST(Shard, PartsThatCannotBeEqualDifferByOne) {
+  // 7 = 2 + 2 + 3
+  const std::vector<std::int64_t> offsets = {0, 2, 4}, extents = {2, 2, 3};
+  for (int index = 0; index < 3; ++index) {
+    const Shard part = Shard::part({2, 7}, 1, index, 3);
+    EXPECT_EQ(part.offset, (Extents{0, offsets[static_cast<std::size_t>(index)]}));
+    EXPECT_EQ(part.extent, (Extents{2, extents[static_cast<std::size_t>(index)]}));
+  }
+  EXPECT_EQ(runs_of({2, 7}, Shard::part({2, 7}, 1, 2, 3)), (Runs{{4, 0, 3}, {11, 3, 3}}));
+  EXPECT_EQ(Shard::part({5}, 0, 4, 5).offset, Extents{4}) << "one element each";
+}
+
+RC_GTEST_PROP(Shard, PartsFollowEachOtherAndAreAsEqualAsCanBe, ()) {
+  const int parts = *rc::gen::inRange(1, 20);
+  const auto size = *rc::gen::inRange<std::int64_t>(parts, 1000);
+  std::int64_t next = 0;
+  for (int index = 0; index < parts; ++index) {
+    const Shard part = Shard::part({size}, 0, index, parts);
+    RC_ASSERT(part.offset[0] == next);
+    RC_ASSERT(part.extent[0] == size / parts || part.extent[0] == (size + parts - 1) / parts);
+    next += part.extent[0];
+  }
+  RC_ASSERT(next == size);
+}
+
 TEST(Shard, PartsThatThereAreNotAreRefused) {
-  expect_error([] { Shard::part({6, 4}, 0, 0, 4); }, ExitCode::internal, {"part 0 of 4", "axis 0"});
+  expect_error([] { Shard::part({6, 4}, 1, 0, 5); }, ExitCode::internal, {"part 0 of 5", "axis 1"});
   expect_error([] { Shard::part({6, 4}, 2, 0, 1); }, ExitCode::internal, {"axis 2"});
   expect_error([] { Shard::part({6, 4}, 0, 3, 3); }, ExitCode::internal, {"part 3 of 3"});
   expect_error([] { Shard::part({6, 4}, 0, -1, 3); }, ExitCode::internal, {"part -1 of 3"});
@@ -107,7 +132,7 @@ RC_GTEST_PROP(ShardRuns, PartsOfAnAxisMakeTheWhole, ()) {
   for (int axis = 0; axis < 3; ++axis) shape.push_back(*rc::gen::inRange<std::int64_t>(1, 4));
   const auto axis = *rc::gen::inRange<std::size_t>(0, 3);
   const int parts = *rc::gen::inRange(1, 5);
-  shape[axis] *= parts;
+  shape[axis] += parts - 1;
   Extents covered;
   for (int index = 0; index < parts; ++index) {
     for (const ShardRun& run : shard_runs(shape, Shard::part(shape, axis, index, parts))) {
