@@ -1,49 +1,88 @@
 #include "layers/attention.hpp"
 
+#include "ops/columns.hpp"
+#include "ops/elementwise.hpp"
+
 #include <cmath>
 
 namespace konclave {
 
 namespace {
 
-AttentionRows rows_of(const Sequences& sequences) {
-  return {sequences.offsets, sequences.offsets, sequences.positions, sequences.positions};
+LinearConfig projection(const SelfAttentionConfig& config, int heads, bool split) {
+  return {config.hidden,   heads * config.head_dim, config.type,
+          config.qkv_bias, config.init_std,         split ? Split::outputs : Split::none};
 }
 
-LinearConfig projection(const SelfAttentionConfig& config, int heads) {
-  return {config.hidden, heads * config.head_dim, config.type, config.qkv_bias, config.init_std};
+LinearConfig output_projection(const SelfAttentionConfig& config) {
+  return {config.heads * config.head_dim, config.hidden, config.type, false,
+          config.output_init_std,         Split::inputs};
 }
 
 }  // namespace
 
 SelfAttention::SelfAttention(const std::string& name, const SelfAttentionConfig& config,
-                             const ParameterStorage& storage)
+                             const Groups& groups, const ParameterStorage& storage)
     : config_(config),
-      q_(name + ".q_proj", projection(config, config.heads), storage),
-      k_(name + ".k_proj", projection(config, config.kv_heads), storage),
-      v_(name + ".v_proj", projection(config, config.kv_heads), storage),
-      o_(name + ".o_proj",
-         {config.heads * config.head_dim, config.hidden, config.type, false,
-          config.output_init_std},
-         storage) {
+      tp_(groups),
+      q_(name + ".q_proj", projection(config, config.heads, true), tp_, storage),
+      k_(name + ".k_proj", projection(config, config.kv_heads, !shares_kv_head()), tp_, storage),
+      v_(name + ".v_proj", projection(config, config.kv_heads, !shares_kv_head()), tp_, storage),
+      o_(name + ".o_proj", output_projection(config), tp_, storage) {
+  const int ranks = tp_.ranks();
+  require(config.heads % ranks == 0 && (!shares_kv_head() || ranks % config.kv_heads == 0),
+          name + ": heads cannot be shared out over " + std::to_string(ranks) + " ranks of tp");
   if (config.qk_norm) {
-    q_norm_.emplace(name + ".q_norm", config.head_dim, config.norm_eps, config.type, storage);
-    k_norm_.emplace(name + ".k_norm", config.head_dim, config.norm_eps, config.type, storage);
+    const auto norm = [&](const char* which) {
+      return RmsNorm(name + which, config.head_dim, config.norm_eps, config.type,
+                     RmsNorm::Region::inside, tp_, storage);
+    };
+    q_norm_.emplace(norm(".q_norm"));
+    k_norm_.emplace(norm(".k_norm"));
   }
+  core_ = make_attention_core(shape(), groups);
 }
 
 AttentionShape SelfAttention::shape() const {
-  return {config_.heads,
-          config_.kv_heads,
+  return {heads(),
+          kv_heads(),
           config_.head_dim,
           config_.head_dim,
           1 / std::sqrt(static_cast<double>(config_.head_dim)),
           config_.type};
 }
 
+std::int64_t SelfAttention::kv_column() const {
+  return std::int64_t{tp_.rank()} * config_.kv_heads / tp_.ranks() * config_.head_dim;
+}
+
 void SelfAttention::prepare(const ExecSpace& exec, Operations& operations) {
   for (Linear* projection : {&q_, &k_, &v_, &o_}) projection->prepare(exec, operations);
   operations.choose(shape());
+}
+
+AnyView SelfAttention::project_kv(const Context& context, const Linear& projection,
+                                  const AnyIn& x) const {
+  const std::int64_t columns = std::int64_t{kv_heads()} * config_.head_dim;
+  const AnyView mine = context.activations.make(config_.type, x.extent(0), columns);
+  if (!shares_kv_head()) {
+    projection.forward(context, x, mine);
+    return mine;
+  }
+  const ArenaScope scope(context.scratch);
+  const AnyView all = context.scratch.make(config_.type, x.extent(0), projection.outputs());
+  projection.forward(context, x, all);
+  ops::copy_columns(context.exec, all, kv_column(), mine, 0, columns);
+  return mine;
+}
+
+AnyIn SelfAttention::undo_kv(const Context& context, const AnyView& gradient) const {
+  if (!shares_kv_head()) return gradient;
+  const AnyView all = context.scratch.make(config_.type, gradient.extent(0),
+                                           std::int64_t{config_.kv_heads} * config_.head_dim);
+  ops::fill_zero(context.exec, all);
+  ops::copy_columns(context.exec, gradient, 0, all, kv_column(), gradient.extent(1));
+  return all;
 }
 
 AnyView SelfAttention::normalised(const Context& context, const std::optional<RmsNorm>& norm,
@@ -59,28 +98,26 @@ AnyView SelfAttention::normalised(const Context& context, const std::optional<Rm
 void SelfAttention::forward(const Context& context, const Rotary& rotary,
                             const Sequences& sequences, const AnyIn& x, Saved& saved,
                             const AnyView& y) const {
-  const std::int64_t tokens = x.extent(0);
-  const auto activation = [&](int heads) {
-    return context.activations.make(config_.type, tokens,
-                                    static_cast<std::int64_t>(heads) * config_.head_dim);
+  const ArenaScope scope(context.scratch);
+  const auto activation = [&] {
+    return context.activations.make(config_.type, sequences.tokens,
+                                    std::int64_t{heads()} * config_.head_dim);
   };
   saved.x = x;
-  const AnyView q = activation(config_.heads), k = activation(config_.kv_heads);
-  saved.v = activation(config_.kv_heads);
-  q_.forward(context, x, q);
-  k_.forward(context, x, k);
-  v_.forward(context, x, saved.v);
-  saved.q = normalised(context, q_norm_, config_.heads, q, saved.q_norm);
-  saved.k = normalised(context, k_norm_, config_.kv_heads, k, saved.k_norm);
-  rotary.apply(context, sequences, config_.heads, /*inverse=*/false, saved.q);
-  rotary.apply(context, sequences, config_.kv_heads, /*inverse=*/false, saved.k);
+  const AnyIn inside = tp_.enter(context.exec, context.scratch, x);
+  const AnyView raw_q = activation();
+  q_.forward(context, inside, raw_q);
+  const AnyView raw_k = project_kv(context, k_, inside), v = project_kv(context, v_, inside);
+  const AnyView q = normalised(context, q_norm_, heads(), raw_q, saved.q_norm);
+  const AnyView k = normalised(context, k_norm_, kv_heads(), raw_k, saved.k_norm);
+  rotary.apply(context, sequences, heads(), /*inverse=*/false, q);
+  rotary.apply(context, sequences, kv_heads(), /*inverse=*/false, k);
 
-  saved.o = activation(config_.heads);
-  saved.lse = context.activations.make(accum_type(config_.type), tokens, config_.heads);
-  context.operations.attention_forward(
-      context.exec, shape(),
-      {rows_of(sequences), saved.q, saved.k, saved.v, saved.o, saved.lse, {}}, sequences.longest);
-  o_.forward(context, saved.o, y);
+  saved.o = activation();
+  core_->forward(context, sequences, q, k, v, saved.core, saved.o);
+  const AnyView partial = tp_.partial(context.scratch, y);
+  o_.forward(context, saved.o, partial);
+  tp_.leave(context.exec, context.scratch, partial, y);
 }
 
 void SelfAttention::undo_heads(const Context& context, const Rotary& rotary,
@@ -97,27 +134,30 @@ void SelfAttention::backward(const Context& context, const Rotary& rotary,
                              const Sequences& sequences, const Saved& saved, const AnyIn& dy,
                              const AnyView& dx) const {
   const ArenaScope scope(context.scratch);
-  const auto scratch_like = [&](const AnyView& view) {
-    return context.scratch.make(view.type(), view.extent(0), view.extent(1));
+  const auto scratch = [&](int heads) {
+    return context.scratch.make(config_.type, sequences.tokens,
+                                std::int64_t{heads} * config_.head_dim);
   };
-  const AnyView d_o = scratch_like(saved.o);
-  o_.weight_gradient(context, saved.o, dy);
-  o_.data_gradient(context, dy, /*add=*/false, d_o);
+  const AnyIn dy_inside = tp_.enter(context.exec, context.scratch, dy);
+  const AnyView d_o = scratch(heads());
+  o_.weight_gradient(context, saved.o, dy_inside);
+  o_.data_gradient(context, dy_inside, /*add=*/false, d_o);
 
-  const AnyView dq = scratch_like(saved.q), dk = scratch_like(saved.k), dv = scratch_like(saved.v);
-  context.operations.attention_backward(
-      context.exec, shape(),
-      {rows_of(sequences), saved.q, saved.k, saved.v, saved.o, saved.lse, d_o, dq, dk, dv, {}},
-      sequences.longest);
-  undo_heads(context, rotary, sequences, q_norm_, config_.heads, saved.q_norm, dq);
-  undo_heads(context, rotary, sequences, k_norm_, config_.kv_heads, saved.k_norm, dk);
+  const AnyView dq = scratch(heads()), dk = scratch(kv_heads()), dv = scratch(kv_heads());
+  core_->backward(context, sequences, saved.core, d_o, dq, dk, dv);
+  undo_heads(context, rotary, sequences, q_norm_, heads(), saved.q_norm, dq);
+  undo_heads(context, rotary, sequences, k_norm_, kv_heads(), saved.k_norm, dk);
 
-  q_.weight_gradient(context, saved.x, dq);
-  k_.weight_gradient(context, saved.x, dk);
-  v_.weight_gradient(context, saved.x, dv);
-  q_.data_gradient(context, dq, /*add=*/false, dx);
-  k_.data_gradient(context, dk, /*add=*/true, dx);
-  v_.data_gradient(context, dv, /*add=*/true, dx);
+  const AnyIn inside = tp_.enter(context.exec, context.scratch, saved.x);
+  const AnyIn dk_made = undo_kv(context, dk), dv_made = undo_kv(context, dv);
+  q_.weight_gradient(context, inside, dq);
+  k_.weight_gradient(context, inside, dk_made);
+  v_.weight_gradient(context, inside, dv_made);
+  const AnyView partial = tp_.partial(context.scratch, dx);
+  q_.data_gradient(context, dq, /*add=*/false, partial);
+  k_.data_gradient(context, dk_made, /*add=*/true, partial);
+  v_.data_gradient(context, dv_made, /*add=*/true, partial);
+  tp_.leave(context.exec, context.scratch, partial, dx);
 }
 
 }  // namespace konclave

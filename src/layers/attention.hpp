@@ -1,9 +1,11 @@
 #pragma once
 
+#include "layers/attention_core.hpp"
 #include "layers/linear.hpp"
 #include "layers/norm.hpp"
 #include "layers/rotary.hpp"
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -20,16 +22,20 @@ struct SelfAttentionConfig {
 /// Causal self-attention with grouped queries and rotary positions:
 ///   q, k, v = projections of x;  q, k normalised per head if asked for, then rotated;
 ///   o = attention(q, k, v) with scale 1/sqrt(head_dim);  y = o Wo^T
-/// Shapes  x, y (T,H).
+/// Shapes  x, y (T,H) of the rows outside.
+///
+/// Each rank of tp has a part of the heads. Heads of keys and values that are fewer than the ranks are
+/// made by all of them, and each takes the one that its queries read.
 class SelfAttention {
  public:
   struct Saved {
-    AnyIn x;
-    AnyView q, k, v, o, lse;  ///< q, k as attention read them
+    AnyIn x;  ///< of the rows outside
+    AnyView o;
     RmsNorm::Saved q_norm, k_norm;
+    AttentionCore::Saved core;
   };
 
-  SelfAttention(const std::string& name, const SelfAttentionConfig& config,
+  SelfAttention(const std::string& name, const SelfAttentionConfig& config, const Groups& groups,
                 const ParameterStorage& storage);
 
   void prepare(const ExecSpace& exec, Operations& operations);
@@ -48,7 +54,18 @@ class SelfAttention {
   }
 
  private:
+  /// With the heads of this rank.
   AttentionShape shape() const;
+  bool shares_kv_head() const { return config_.kv_heads % tp_.ranks() != 0; }
+  int heads() const { return config_.heads / tp_.ranks(); }
+  int kv_heads() const { return shares_kv_head() ? 1 : config_.kv_heads / tp_.ranks(); }
+  /// Columns before this rank's head in what all ranks make, where a head is shared.
+  std::int64_t kv_column() const;
+
+  /// Keys or values of this rank's heads, as activations.
+  AnyView project_kv(const Context& context, const Linear& projection, const AnyIn& x) const;
+  /// The gradient of what `projection` made, of that of this rank's heads.
+  AnyIn undo_kv(const Context& context, const AnyView& gradient) const;
   /// Normalises each head of `raw` (T, heads*D) into a new view; without a norm `raw` itself.
   AnyView normalised(const Context& context, const std::optional<RmsNorm>& norm, int heads,
                      const AnyView& raw, RmsNorm::Saved& saved) const;
@@ -58,8 +75,10 @@ class SelfAttention {
                   const AnyView& gradient) const;
 
   SelfAttentionConfig config_;
+  TensorParallel tp_;
   Linear q_, k_, v_, o_;
   std::optional<RmsNorm> q_norm_, k_norm_;
+  std::unique_ptr<const AttentionCore> core_;
 };
 
 }  // namespace konclave

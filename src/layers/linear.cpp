@@ -4,11 +4,28 @@
 
 namespace konclave {
 
-Linear::Linear(const std::string& name, const LinearConfig& config, const ParameterStorage& storage)
-    : weight_({name + ".weight", {config.out, config.in}, config.type, config.init_std}, storage) {
-  if (config.bias) {
-    bias_.emplace(ParameterSpec{name + ".bias", {config.out}, config.type}, storage);
-  }
+namespace {
+
+Placement placement(const std::vector<std::int64_t>& shape, Split split, const TensorParallel& tp) {
+  if (split == Split::none) return Placement::inside(shape, tp);
+  return Placement::part(shape, split == Split::outputs ? 0 : 1, tp);
+}
+
+Parameter make(const ParameterSpec& spec, Split split, const TensorParallel& tp,
+               const ParameterStorage& storage) {
+  return {spec, placement(spec.shape, split, tp), storage};
+}
+
+}  // namespace
+
+Linear::Linear(const std::string& name, const LinearConfig& config, const TensorParallel& tp,
+               const ParameterStorage& storage)
+    : weight_(make({name + ".weight", {config.out, config.in}, config.type, config.init_std},
+                   config.split, tp, storage)) {
+  if (!config.bias) return;
+  require(config.split != Split::inputs, name + ": every rank of tp would add the bias");
+  bias_.emplace(
+      make({name + ".bias", {config.out}, config.type}, config.split, tp, storage));
 }
 
 void Linear::prepare(const ExecSpace& exec, Operations& operations) {

@@ -12,15 +12,17 @@ struct MlpConfig {
   double init_std = 0.02, output_init_std = 0.02;
 };
 
-/// Dense SwiGLU MLP: y = (silu(x Wg^T) * (x Wu^T)) Wd^T.   Shapes  x, y (T,H).
+/// Dense SwiGLU MLP: y = (silu(x Wg^T) * (x Wu^T)) Wd^T.   Shapes  x, y (T,H) of the rows outside.
+/// Each rank of tp has a part of the ffn size.
 class Mlp {
  public:
   struct Saved {
-    AnyIn x;
-    AnyView gate, up;  ///< (T, ffn)
+    AnyIn x;           ///< of the rows outside
+    AnyView gate, up;  ///< (rows inside, ffn / tp)
   };
 
-  Mlp(const std::string& name, const MlpConfig& config, const ParameterStorage& storage);
+  Mlp(const std::string& name, const MlpConfig& config, const TensorParallel& tp,
+      const ParameterStorage& storage);
 
   void prepare(const ExecSpace& exec, Operations& operations);
 
@@ -36,6 +38,7 @@ class Mlp {
 
  private:
   MlpConfig config_;
+  TensorParallel tp_;
   Linear gate_, up_, down_;
 };
 

@@ -4,9 +4,13 @@
 
 namespace konclave {
 
-RmsNorm::RmsNorm(const std::string& name, int hidden, double eps, DType type,
-                 const ParameterStorage& storage)
-    : weight_({name + ".weight", {hidden}, accum_type(type), 0, 1}, storage), eps_(eps) {}
+RmsNorm::RmsNorm(const std::string& name, int hidden, double eps, DType type, Region region,
+                 const TensorParallel& tp, const ParameterStorage& storage)
+    : weight_({name + ".weight", {hidden}, accum_type(type), 0, 1},
+              region == Region::outside ? Placement::outside({hidden}, tp)
+                                        : Placement::inside({hidden}, tp),
+              storage),
+      eps_(eps) {}
 
 void RmsNorm::forward(const Context& context, const AnyIn& x, Saved& saved,
                       const AnyView& y) const {

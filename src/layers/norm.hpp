@@ -15,8 +15,11 @@ class RmsNorm {
     AnyView r;
   };
 
-  RmsNorm(const std::string& name, int hidden, double eps, DType type,
-          const ParameterStorage& storage);
+  enum class Region { outside, inside };
+
+  /// `region`: of tensor parallelism, where its rows are.
+  RmsNorm(const std::string& name, int hidden, double eps, DType type, Region region,
+          const TensorParallel& tp, const ParameterStorage& storage);
 
   /// Overwrites y, which must not be x: backward reads x. Shapes x, y (T,H).
   void forward(const Context& context, const AnyIn& x, Saved& saved, const AnyView& y) const;

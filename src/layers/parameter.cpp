@@ -26,20 +26,33 @@ AnyView allocate(Arena* arena, DType type, const std::vector<std::int64_t>& shap
 
 }  // namespace
 
-Parameter::Parameter(ParameterSpec spec, const ParameterStorage& storage)
-    : Parameter(spec, Shard::whole(spec.shape), storage) {}
+Placement Placement::part(const std::vector<std::int64_t>& shape, std::size_t axis,
+                          const TensorParallel& tp) {
+  return {Shard::part(shape, axis, tp.rank(), tp.ranks())};
+}
 
-Parameter::Parameter(ParameterSpec spec, Shard shard, const ParameterStorage& storage)
+Placement Placement::outside(const std::vector<std::int64_t>& shape, const TensorParallel& tp) {
+  return {Shard::whole(shape), tp.ranks() > 1, tp.shares_rows()};
+}
+
+Placement Placement::inside(const std::vector<std::int64_t>& shape, const TensorParallel& tp) {
+  return {Shard::whole(shape), tp.ranks() > 1, tp.ranks() > 1};
+}
+
+Parameter::Parameter(ParameterSpec spec, const ParameterStorage& storage)
+    : Parameter(spec, Placement{Shard::whole(spec.shape)}, storage) {}
+
+Parameter::Parameter(ParameterSpec spec, Placement placement, const ParameterStorage& storage)
     : spec_(std::move(spec)),
-      shard_(std::move(shard)),
-      value_(allocate(storage.weights, spec_.type, shard_.extent)),
-      grad_(allocate(storage.gradients, accum_type(spec_.type), shard_.extent)) {}
+      placement_(std::move(placement)),
+      value_(allocate(storage.weights, spec_.type, shard().extent)),
+      grad_(allocate(storage.gradients, accum_type(spec_.type), shard().extent)) {}
 
 void Parameter::initialise(const ExecSpace& exec, std::uint64_t seed) {
   const RandomStream stream(seed, spec_.name);
   std::vector<double> values(static_cast<std::size_t>(size()), spec_.init_value);
   if (spec_.init_std > 0) {
-    for (const ShardRun& run : shard_runs(spec_.shape, shard_)) {
+    for (const ShardRun& run : shard_runs(spec_.shape, shard())) {
       for (std::int64_t i = 0; i < run.count; ++i) {
         values[static_cast<std::size_t>(run.in_shard + i)] =
             spec_.init_std * stream.normal(static_cast<std::uint64_t>(
@@ -51,11 +64,11 @@ void Parameter::initialise(const ExecSpace& exec, std::uint64_t seed) {
 }
 
 GemmShape Parameter::gemm_shape(GemmKind kind) const {
-  const std::size_t rank = shard_.extent.size();
+  const std::size_t rank = shard().extent.size();
   require(rank >= 2, spec_.name + " is no matrix");
   GemmShape shape{kind,
-                  static_cast<int>(shard_.extent[rank - 2]),
-                  static_cast<int>(shard_.extent[rank - 1]),
+                  static_cast<int>(shard().extent[rank - 2]),
+                  static_cast<int>(shard().extent[rank - 1]),
                   spec_.type,
                   spec_.type,
                   false};

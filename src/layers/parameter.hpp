@@ -2,6 +2,7 @@
 
 #include "ops/op_table.hpp"
 #include "parallel/shard.hpp"
+#include "parallel/tensor_parallel.hpp"
 #include "tensor/arena.hpp"
 
 #include <cstdint>
@@ -22,6 +23,23 @@ struct ParameterSpec {
   bool routed = false;
 };
 
+/// What of a parameter a rank holds, and who has the same.
+struct Placement {
+  Shard shard;
+  bool on_all_tp = false;        ///< every rank of tp holds the same values ...
+  bool partial_over_tp = false;  ///< ... and has a part of their gradient
+  /// The last stage's copy of a tied embedding: its gradient is summed with the first stage's, which
+  /// is the one that counts and is saved.
+  bool copy = false;
+
+  /// The `rank`-th part along an axis for each rank of tp.
+  static Placement part(const std::vector<std::int64_t>& shape, std::size_t axis,
+                        const TensorParallel& tp);
+  /// The whole on every rank of tp, used on the rows of the region outside or inside.
+  static Placement outside(const std::vector<std::int64_t>& shape, const TensorParallel& tp);
+  static Placement inside(const std::vector<std::int64_t>& shape, const TensorParallel& tp);
+};
+
 /// Where parameters live. Without `weights` they are described, not stored; without `gradients`
 /// they cannot be trained.
 struct ParameterStorage {
@@ -34,14 +52,15 @@ struct ParameterStorage {
 class Parameter {
  public:
   Parameter(ParameterSpec spec, const ParameterStorage& storage);
-  Parameter(ParameterSpec spec, Shard shard, const ParameterStorage& storage);
+  Parameter(ParameterSpec spec, Placement placement, const ParameterStorage& storage);
 
   const ParameterSpec& spec() const { return spec_; }
   const std::string& name() const { return spec_.name; }
+  const Placement& placement() const { return placement_; }
   /// What this rank holds. Values and gradient have its extents as their shape.
-  const Shard& shard() const { return shard_; }
+  const Shard& shard() const { return placement_.shard; }
   /// Elements on this rank.
-  std::int64_t size() const { return shard_.elements(); }
+  std::int64_t size() const { return shard().elements(); }
   const AnyView& value() const { return value_; }
   const AnyView& grad() const { return grad_; }
 
@@ -59,7 +78,7 @@ class Parameter {
 
  private:
   ParameterSpec spec_;
-  Shard shard_;
+  Placement placement_;
   AnyView value_, grad_;
   PreparedWeight forward_, data_gradient_;
 };

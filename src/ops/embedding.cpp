@@ -1,5 +1,6 @@
 #include "ops/embedding.hpp"
 
+#include "base/fault.hpp"
 #include "ops/rows.hpp"
 
 namespace konclave::ops {
@@ -9,11 +10,17 @@ namespace {
 template <typename X>
 void gather_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> source, View2<X> y) {
   const std::int64_t hidden = x.extent_int(1);
+  const int lowest = fault("embedding.double_rows") ? 0 : -1;
   Kokkos::parallel_for(
       "konclave::ops::gather_rows", row_policy(exec, y.extent_int(0)),
       KOKKOS_LAMBDA(const RowMember& team) {
-        const X* in = &x(source(team.league_rank()), 0);
+        const int wanted = source(team.league_rank()), row = wanted < lowest ? lowest : wanted;
         X* out = &y(team.league_rank(), 0);
+        if (row < 0) {
+          row_for(team, hidden, [=](std::int64_t h) { out[h] = X(0); });
+          return;
+        }
+        const X* in = &x(row, 0);
         row_for(team, hidden, [=](std::int64_t h) { out[h] = in[h]; });
       });
 }
@@ -51,10 +58,11 @@ void gather_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& 
 void embedding_gradient(const ExecSpace& exec, const AnyIn& dy, const View1<const int>& order,
                         const View1<const int>& run_offsets, const View1<const int>& ids,
                         const AnyView& dw) {
-  require(dy.extent(1) == dw.extent(1) && run_offsets.size() == ids.size() + 1 &&
-              static_cast<std::int64_t>(order.size()) == dy.extent(0),
-          "embedding_gradient: want dy (T,H), order (T), run_offsets (R+1), ids (R), dw (V,H)");
-  if (dy.empty()) return;
+  require(
+      dy.extent(1) == dw.extent(1) && run_offsets.size() == ids.size() + 1 &&
+          static_cast<std::int64_t>(order.size()) <= dy.extent(0),
+      "embedding_gradient: want dy (T,H), order (up to T), run_offsets (R+1), ids (R), dw (V,H)");
+  if (dy.empty() || ids.size() == 0) return;
   dispatch(dy.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
     gradient_kernel<X>(exec, dy.as2<X>(), order, run_offsets, ids, dw.as2<Accum<X>>());

@@ -78,38 +78,35 @@ void route_kernel(const ExecSpace& exec, View2<const A> l, bool pre_softmax, Typ
 
 template <typename A>
 void statistics_kernel(const ExecSpace& exec, View2<const A> scores, View2<const int> chosen,
-                       View1<const int> offsets, View2<int> counts, View2<A> sums) {
+                       View1<const int> offsets, View2<double> counts, View2<double> sums) {
   const int experts = scores.extent_int(1), top_k = chosen.extent_int(1);
   Kokkos::parallel_for(
       "konclave::ops::window_statistics", Range(exec, 0, counts.extent_int(0)),
       KOKKOS_LAMBDA(const std::int64_t w) {
-        int* count = &counts(w, 0);
-        A* sum = &sums(w, 0);
+        double* count = &counts(w, 0);
+        double* sum = &sums(w, 0);
         for (int e = 0; e < experts; ++e) {
           count[e] = 0;
           sum[e] = 0;
         }
         for (int t = offsets(w); t < offsets(w + 1); ++t) {
           for (int k = 0; k < top_k; ++k) ++count[chosen(t, k)];
-          for (int e = 0; e < experts; ++e) sum[e] += scores(t, e);
+          for (int e = 0; e < experts; ++e) sum[e] += static_cast<double>(scores(t, e));
         }
       });
 }
 
 template <typename A>
-void switch_kernel(const ExecSpace& exec, View1<const int> offsets, View2<const int> counts,
-                   View2<const A> sums, double strength, double scale, View1<double> loss,
-                   View2<A> slope) {
+void switch_kernel(const ExecSpace& exec, View2<const double> counts, View2<const double> sums,
+                   double factor, double scale, View1<double> loss, View2<A> slope) {
   const int experts = counts.extent_int(1);
   Kokkos::parallel_for(
       "konclave::ops::switch_loss", Range(exec, 0, counts.extent_int(0)),
       KOKKOS_LAMBDA(const std::int64_t w) {
-        const double tokens = offsets(w + 1) - offsets(w);
-        const double factor = tokens > 0 ? strength / (tokens * tokens) : 0;
         double sum = 0;
         for (int e = 0; e < experts; ++e) {
           const double weight = factor * counts(w, e);
-          sum += weight * static_cast<double>(sums(w, e));
+          sum += weight * sums(w, e);
           slope(w, e) = static_cast<A>(weight * scale);
         }
         loss(w) = sum;
@@ -184,26 +181,32 @@ void route(const ExecSpace& exec, const AnyIn& l, bool pre_softmax, const Routed
 }
 
 void window_statistics(const ExecSpace& exec, const AnyIn& scores, const View2<const int>& experts,
-                       const View1<const int>& offsets, const View2<int>& counts,
-                       const AnyView& sums) {
-  require(offsets.size() == counts.extent(0) + 1 && sums.extent(1) == scores.extent(1),
+                       const View1<const int>& offsets, const View2<double>& counts,
+                       const View2<double>& sums) {
+  require(offsets.size() == counts.extent(0) + 1 && sums.extent(0) == counts.extent(0) &&
+              counts.extent_int(1) == scores.extent(1) && sums.extent_int(1) == scores.extent(1),
           "window_statistics: want scores (T,E), offsets (W+1), counts, sums (W,E)");
   with_router_type(scores.type(), [&](auto tag) {
     using A = typename decltype(tag)::type;
-    statistics_kernel<A>(exec, scores.as2<A>(), experts, offsets, counts, sums.as2<A>());
+    statistics_kernel<A>(exec, scores.as2<A>(), experts, offsets, counts, sums);
   });
 }
 
-void switch_loss(const ExecSpace& exec, const View1<const int>& offsets,
-                 const View2<const int>& counts, const AnyIn& sums, int top_k, double coefficient,
-                 double scale, const View1<double>& loss, const AnyView& slope) {
-  require(offsets.size() == counts.extent(0) + 1 && loss.size() == counts.extent(0) &&
-              same_shape(sums, slope),
-          "switch_loss: want offsets (W+1), counts, sums, slope (W,E), loss (W)");
-  const double strength = coefficient * static_cast<double>(counts.extent(1)) / top_k;
-  with_router_type(sums.type(), [&](auto tag) {
+void switch_loss(const ExecSpace& exec, std::int64_t window_tokens,
+                 const View2<const double>& counts, const View2<const double>& sums, int top_k,
+                 double coefficient, double scale, const View1<double>& loss,
+                 const AnyView& slope) {
+  require(window_tokens > 0 || counts.extent(0) == 0, "switch_loss: a window has tokens");
+  require(loss.size() == counts.extent(0) && sums.extent(0) == counts.extent(0) &&
+              sums.extent(1) == counts.extent(1) && slope.extent(0) == counts.extent_int(0) &&
+              slope.extent(1) == counts.extent_int(1),
+          "switch_loss: want counts, sums, slope (W,E), loss (W)");
+  const auto tokens = static_cast<double>(window_tokens);
+  const double factor =
+      coefficient * static_cast<double>(counts.extent(1)) / (top_k * tokens * tokens);
+  with_router_type(slope.type(), [&](auto tag) {
     using A = typename decltype(tag)::type;
-    switch_kernel<A>(exec, offsets, counts, sums.as2<A>(), strength, scale, loss, slope.as2<A>());
+    switch_kernel<A>(exec, counts, sums, factor, scale, loss, slope.as2<A>());
   });
 }
 

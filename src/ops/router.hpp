@@ -2,6 +2,8 @@
 
 #include "tensor/view.hpp"
 
+#include <cstdint>
+
 /// Kernels of the top-k softmax router. Everything is in the router's type A (fp32, or fp64).
 namespace konclave::ops {
 
@@ -25,19 +27,22 @@ void route(const ExecSpace& exec, const AnyIn& l, bool pre_softmax, const Routed
 
 /// Counts over a window of tokens, for every window w (rows offsets(w) .. offsets(w+1)-1):
 ///   counts[w,e] = tokens of w that chose e,   sums[w,e] = sum over t in w of scores[t,e]
+/// Both are doubles: they may be parts of what several ranks add up.
 /// Shapes  scores (T,E)   experts (T,K)   offsets (W+1)   counts, sums (W,E).
 void window_statistics(const ExecSpace& exec, const AnyIn& scores, const View2<const int>& experts,
-                       const View1<const int>& offsets, const View2<int>& counts,
-                       const AnyView& sums);
+                       const View1<const int>& offsets, const View2<double>& counts,
+                       const View2<double>& sums);
 
 /// What an auxiliary loss needs of its window: slope[w,e] = d loss / d scores[t,e], t in w, and the
-/// loss itself. For the switch loss (Fedus et al. 2021) with coefficient c over Tw tokens:
-///   loss[w] = E c / (K Tw^2) sum over e of sums[w,e] counts[w,e],  slope[w,e] = E c counts / (K
-///   Tw^2)
+/// loss itself. For the switch loss (Fedus et al. 2021) with coefficient c over windows of Tw
+/// tokens:
+///   loss[w] = E c / (K Tw^2) sum over e of sums[w,e] counts[w,e]
+///   slope[w,e] = E c counts[w,e] / (K Tw^2)
 /// A perfectly balanced window has loss c. `scale` multiplies slopes only.
-void switch_loss(const ExecSpace& exec, const View1<const int>& offsets,
-                 const View2<const int>& counts, const AnyIn& sums, int top_k, double coefficient,
-                 double scale, const View1<double>& loss, const AnyView& slope);
+/// Shapes  counts, sums, slope (W,E)   loss (W).
+void switch_loss(const ExecSpace& exec, std::int64_t window_tokens,
+                 const View2<const double>& counts, const View2<const double>& sums, int top_k,
+                 double coefficient, double scale, const View1<double>& loss, const AnyView& slope);
 
 /// dl, the gradient of all that hangs on the logits:
 ///   of the weights (dweights given), of the auxiliary loss (slope of the token's window), of the

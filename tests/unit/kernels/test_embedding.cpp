@@ -6,9 +6,9 @@ namespace {
 
 constexpr int kVocabulary = 7;
 
-/// Tokens that repeat; 4 and 5 never come.
+/// Tokens that repeat, some of another rank (below 0); 4 and 5 never come.
 std::vector<int> tokens(int count) {
-  constexpr int kUsed[] = {6, 0, 0, 3, 6, 1, 2, 3, 0};
+  constexpr int kUsed[] = {6, 0, 0, 3, -1, 1, 2, 3, 0};
   std::vector<int> result;
   for (int t = 0; t < count; ++t) result.push_back(kUsed[t * t % 9]);
   return result;
@@ -16,7 +16,7 @@ std::vector<int> tokens(int count) {
 
 class Embedding : public KernelTest {
  protected:
-  /// Rows sorted by token, as ops::embedding_gradient wants them.
+  /// Rows sorted by token, as ops::embedding_gradient wants them, without those of other ranks.
   void run_backward(const std::vector<int>& token, const AnyIn& dy, const AnyView& dw) {
     std::vector<int> order, offsets{0}, ids;
     for (int id = 0; id < kVocabulary; ++id) {
@@ -40,13 +40,24 @@ TEST_F(Embedding, GatherRowsCopiesRows) {
     const Matrix table = read(x);
     Matrix expected = zeros(rows, columns);
     for (int t = 0; t < rows; ++t) {
-      for (int h = 0; h < columns; ++h) {
-        expected(t, h) = table(source[static_cast<std::size_t>(t)], h);
-      }
+      const int row = source[static_cast<std::size_t>(t)];
+      for (int h = 0; h < columns; ++h) expected(t, h) = row < 0 ? 0 : table(row, h);
     }
     ops::gather_rows(exec_, x, tensors_.integers(source), y);
     expect_close(y, expected.values, kExact, "y");
   });
+}
+
+TEST_F(Embedding, OnlyTokensOfOtherRanks) {
+  const AnyView x = tensors_.random("x", DType::bf16, kVocabulary, 5);
+  const AnyView y = tensors_.poisoned(DType::bf16, 3, 5);
+  const AnyView dw = tensors_.random("dw", DType::fp32, kVocabulary, 5);
+  const std::vector<double> before = read(dw).values;
+  const std::vector<int> foreign{-1, -1, -1};
+  ops::gather_rows(exec_, x, tensors_.integers(foreign), y);
+  expect_close(y, zeros(3, 5).values, kExact, "y");
+  run_backward(foreign, tensors_.random("dy", DType::bf16, 3, 5), dw);
+  expect_close(dw, before, kExact, "dw");
 }
 
 TEST_F(Embedding, GradientAddsRowsOfRepeatedTokens) {
@@ -57,9 +68,8 @@ TEST_F(Embedding, GradientAddsRowsOfRepeatedTokens) {
     const Matrix upstream = read(dy);
     Matrix expected = read(dw);
     for (int t = 0; t < rows; ++t) {
-      for (int h = 0; h < columns; ++h) {
-        expected(token[static_cast<std::size_t>(t)], h) += upstream(t, h);
-      }
+      const int row = token[static_cast<std::size_t>(t)];
+      for (int h = 0; row >= 0 && h < columns; ++h) expected(row, h) += upstream(t, h);
     }
     run_backward(token, dy, dw);
     expect_close(dw, expected.values, tolerance(accum_type(type)), "dw", /*typical=*/1);

@@ -118,25 +118,23 @@ TEST_F(WindowStatistics, CountsAndSumsOverEachWindow) {
     const ops::Routed routed =
         route(tensors_.random("l", type, each.tokens, each.experts), each.top_k, pre_softmax);
     const std::vector<int> offsets = window_offsets(each.tokens), chosen = flat(routed.experts);
-    const View2<int> counts = integers2(3, each.experts);
-    const AnyView sums = tensors_.poisoned(type, 3, each.experts);
-    std::vector<int> expected_counts(static_cast<std::size_t>(3 * each.experts));
+    const AnyView counts = tensors_.poisoned(DType::fp64, 3, each.experts);
+    const AnyView sums = tensors_.poisoned(DType::fp64, 3, each.experts);
     const Matrix scores = read(routed.scores);
-    Matrix expected_sums = zeros(3, each.experts);
+    Matrix expected_counts = zeros(3, each.experts), expected_sums = zeros(3, each.experts);
     for (int w = 0; w < 3; ++w) {
       const auto window = static_cast<std::size_t>(w);
       for (int t = offsets[window]; t < offsets[window + 1]; ++t) {
         for (int e = 0; e < each.experts; ++e) expected_sums(w, e) += scores(t, e);
         for (int k = 0; k < each.top_k; ++k) {
-          const int e = chosen[static_cast<std::size_t>(t * each.top_k + k)];
-          ++expected_counts[static_cast<std::size_t>(w * each.experts + e)];
+          ++expected_counts(w, chosen[static_cast<std::size_t>(t * each.top_k + k)]);
         }
       }
     }
-    ops::window_statistics(exec_, routed.scores, routed.experts, tensors_.integers(offsets), counts,
-                           sums);
-    EXPECT_EQ(flat(counts), expected_counts);
-    expect_close(sums, expected_sums.values, tolerance(type), "sums");
+    ops::window_statistics(exec_, routed.scores, routed.experts, tensors_.integers(offsets),
+                           counts.as2<double>(), sums.as2<double>());
+    EXPECT_EQ(read(counts).values, expected_counts.values);
+    expect_close(sums, expected_sums.values, tolerance(DType::fp64), "sums");
   });
 }
 
@@ -145,44 +143,50 @@ class SwitchLoss : public RoutingTest {
   struct Result {
     std::vector<double> loss, slope;
   };
-  Result run(DType type, const std::vector<int>& offsets, const std::vector<int>& count,
+  Result run(DType type, int windows, std::int64_t window_tokens, const std::vector<double>& counts,
              const std::vector<double>& sums, int top_k, double coefficient, double scale) {
-    const auto windows = static_cast<std::int64_t>(offsets.size()) - 1;
-    const std::int64_t experts = static_cast<std::int64_t>(count.size()) / windows;
-    const View2<const int> counts(tensors_.integers(count).data(),
-                                  static_cast<std::size_t>(windows),
-                                  static_cast<std::size_t>(experts));
-    const View1<double> loss = doubles(windows);
+    const std::int64_t experts = static_cast<std::int64_t>(counts.size()) / std::max(windows, 1);
     const AnyView slope = tensors_.poisoned(type, windows, experts);
-    ops::switch_loss(exec_, tensors_.integers(offsets), counts,
-                     tensors_.values(type, sums, windows, experts), top_k, coefficient, scale, loss,
-                     slope);
+    const View1<double> loss = doubles(windows);
+    ops::switch_loss(exec_, window_tokens, values(windows, experts, counts),
+                     values(windows, experts, sums), top_k, coefficient, scale, loss, slope);
     return {to_host(exec_, loss), read(slope).values};
+  }
+
+ private:
+  View2<double> values(int windows, std::int64_t experts, const std::vector<double>& all) {
+    return tensors_.values(DType::fp64, all, windows, experts).as2<double>();
   }
 };
 
-/// Two windows of 4 and 2 tokens, 3 experts, K = 1, c = 0.5; factors are E c / (K Tw^2).
+/// Two windows of 4 tokens, 3 experts, K = 1, c = 0.5; the factor is E c / (K Tw^2).
 TEST_F(SwitchLoss, IsRightByHand) {
   for (const DType type : kAccumTypes) {
-    const Result result = run(type, {0, 4, 6}, {3, 1, 0, 0, 1, 1}, {2, 1, 1, 0.5, 0.25, 1.25},
+    const Result result = run(type, /*windows=*/2, /*window_tokens=*/4, {3, 1, 0, 0, 2, 2},
+                              {2, 1, 1, 0.5, 0.25, 3.25},
                               /*top_k=*/1, /*coefficient=*/0.5, /*scale=*/0.25);
-    const double first = 1.5 / 16, second = 1.5 / 4;
-    EXPECT_TRUE(close(result.loss, {first * 7, second * 1.5}, tolerance(type)));
+    const double factor = 1.5 / 16;
+    EXPECT_TRUE(close(result.loss, {factor * 7, factor * 7}, tolerance(type)));
     EXPECT_TRUE(close(result.slope,
-                      {first * 0.75, first * 0.25, 0, 0, second * 0.25, second * 0.25},
+                      {factor * 0.75, factor * 0.25, 0, 0, factor * 0.5, factor * 0.5},
                       tolerance(type)));
   }
 }
 
 TEST_F(SwitchLoss, IsTheCoefficientWhenBalancedAndZeroWithoutTokens) {
   const int experts = 4, top_k = 2, tokens = 6;
-  const std::vector<int> counts{3, 3, 3, 3, 0, 0, 0, 0};
+  const std::vector<double> counts{3, 3, 3, 3, 0, 0, 0, 0};
   const std::vector<double> sums{1.5, 1.5, 1.5, 1.5, 0, 0, 0, 0};
-  const Result result = run(DType::fp64, {0, tokens, tokens}, counts, sums, top_k, 0.01, 1);
+  const Result result = run(DType::fp64, 2, tokens, counts, sums, top_k, 0.01, 1);
   EXPECT_TRUE(close(result.loss, {0.01, 0}, tolerance(DType::fp64)));
   const double slope = experts * 0.01 / (top_k * tokens * tokens) * 3;
   EXPECT_TRUE(
       close(result.slope, {slope, slope, slope, slope, 0, 0, 0, 0}, tolerance(DType::fp64)));
+}
+
+TEST_F(SwitchLoss, NeedsTheTokensOfAWindow) {
+  EXPECT_THROW(run(DType::fp64, 1, 0, {1, 1}, {1, 1}, 1, 1, 1), Error);
+  EXPECT_TRUE(run(DType::fp64, 0, 0, {}, {}, 1, 1, 1).loss.empty());
 }
 
 }  // namespace

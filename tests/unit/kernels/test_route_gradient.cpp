@@ -78,15 +78,15 @@ TEST_F(RouteBackward, IsTheGradientOfAllThatHangsOnTheLogits) {
       SCOPED_TRACE(testing::Message() << "K = " << top_k << (pre_softmax ? ", pre" : ", post"));
       const AnyView logits = tensors_.random("l", DType::fp64, 7, 5);
       const Problem p = problem(logits, top_k, pre_softmax);
-      const View2<int> counts = integers2(3, 5);
-      const AnyView sums = tensors_.poisoned(DType::fp64, 3, 5);
+      const auto counts = tensors_.poisoned(DType::fp64, 3, 5).as2<double>();
+      const auto sums = tensors_.poisoned(DType::fp64, 3, 5).as2<double>();
       const View1<double> losses = doubles(3);
       const View1<const int> offsets = tensors_.integers(p.offsets);
       const auto objective = [&] {
         ops::route(exec_, logits, pre_softmax, p.routed);
         ops::window_statistics(exec_, p.routed.scores, p.routed.experts, offsets, counts, sums);
-        ops::switch_loss(exec_, offsets, counts, sums, top_k, kCoefficient, kScale, losses,
-                         p.slope);
+        ops::switch_loss(exec_, /*window_tokens=*/3, counts, sums, top_k, kCoefficient, kScale,
+                         losses, p.slope);
         const std::vector<double> lse = read(p.routed.lse).values;
         return dot(read(p.routed.weights).values, read(p.dweights).values) +
                kScale * dot(to_host(exec_, losses), {1, 1, 1}) + kZ * dot(lse, lse);
