@@ -27,15 +27,17 @@ namespace {
 constexpr int kMicroSize = 4;
 
 /// The groups to use a model with. Which mapping it was trained under does not matter.
-Groups make_groups(const ModelSource& source, const Arguments& arguments, const Communicator& world,
-                   spdlog::logger& log) {
-  const ParallelConfig parallel = source.parallel(arguments.overrides, world.size());
+Groups make_groups(const ModelSource& source, const ModelDefinition& definition,
+                   const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
+  const ParallelConfig parallel = together(
+      world, [&] { return source.parallel(definition, arguments.overrides, world.size()); });
   const RankGrids grids = together(world, [&] { return make_rank_grids(parallel, world.size()); });
   if (world.size() > 1) {
-    log.info("{} ranks, dp = {}, ep = {}", world.size(), grids.dense.size("dp"),
-             grids.experts.size("ep"));
+    log.info("{} ranks, tp = {}, cp = {}, dp = {}, pp = {}; experts etp = {}, ep = {}", world.size(),
+             grids.dense.size("tp"), grids.dense.size("cp"), grids.dense.size("dp"),
+             grids.dense.size("pp"), grids.experts.size("etp"), grids.experts.size("ep"));
   }
-  return Groups::create(world, grids);
+  return Groups::create(world, grids, parallel);
 }
 
 /// A file of logits (N,S,V) in fp32 that each rank fills where its sequences are.
@@ -103,7 +105,8 @@ Subject open_subject(const Arguments& arguments, const Communicator& world) {
 ExitCode run_eval(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
   const Subject subject = open_subject(arguments, world);
   const TokenTable& data = *subject.data;
-  ModelRunner runner(subject.definition, make_groups(*subject.source, arguments, world, log),
+  ModelRunner runner(subject.definition,
+                     make_groups(*subject.source, subject.definition, arguments, world, log),
                      /*trainable=*/false, built_backends(), {});
   together(world, [&] { subject.source->load(runner); });
 
@@ -139,8 +142,8 @@ ExitCode run_generate(const Arguments& arguments, const Communicator& world, spd
                 std::to_string(tokenizer->vocab_size()),
             ExitCode::input);
   });
-  ModelRunner runner(definition, make_groups(*source, arguments, world, log), /*trainable=*/false,
-                     built_backends(), {});
+  ModelRunner runner(definition, make_groups(*source, definition, arguments, world, log),
+                     /*trainable=*/false, built_backends(), {});
   together(world, [&] { source->load(runner); });
   const GenerationConfig config{arguments.max_tokens, arguments.temperature, arguments.seed,
                                 tokenizer->vocab_size()};

@@ -1,5 +1,8 @@
 #include "model/batch.hpp"
 
+#include "base/fault.hpp"
+#include "layers/sequences.hpp"
+#include "parallel/tensor_parallel.hpp"
 #include "tensor/host_copy.hpp"
 
 #include <algorithm>
@@ -9,17 +12,33 @@ namespace konclave {
 
 namespace {
 
-/// 0, step, 2 step, ... with `count` + 1 elements.
-std::vector<int> multiples(int count, int step) {
-  std::vector<int> values(static_cast<std::size_t>(count) + 1);
-  for (int i = 0; i <= count; ++i) values[static_cast<std::size_t>(i)] = i * step;
-  return values;
+/// Of every sequence the values at these positions, one sequence after the other.
+std::vector<int> pick(const std::vector<int>& values, int length,
+                      const std::vector<int>& positions) {
+  std::vector<int> picked;
+  for (std::size_t first = 0; first < values.size(); first += static_cast<std::size_t>(length)) {
+    for (const int position : positions) {
+      picked.push_back(values[first + static_cast<std::size_t>(position)]);
+    }
+  }
+  return picked;
+}
+
+/// Where the tokens are in this rank's part of the vocabulary.
+std::vector<int> localised(std::vector<int> tokens, const MicroBatchForm& form) {
+  for (int& token : tokens) {
+    token -= form.first_token;
+    if (token < 0 || token >= form.vocabulary) token = -1;
+  }
+  return tokens;
 }
 
 TokenRuns make_runs(const ExecSpace& exec, Arena& arena, const std::vector<int>& tokens) {
-  std::vector<int> order(tokens.size()), offsets, ids;
-  std::iota(order.begin(), order.end(), 0);
   const auto token = [&](int row) { return tokens[static_cast<std::size_t>(row)]; };
+  std::vector<int> all(tokens.size()), order, offsets, ids;
+  std::iota(all.begin(), all.end(), 0);
+  std::copy_if(all.begin(), all.end(), std::back_inserter(order),
+               [&](int row) { return token(row) >= 0; });
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return token(a) < token(b); });
   for (std::size_t i = 0; i < order.size(); ++i) {
     if (i == 0 || token(order[i]) != ids.back()) {
@@ -31,32 +50,46 @@ TokenRuns make_runs(const ExecSpace& exec, Arena& arena, const std::vector<int>&
   return {upload(exec, arena, order), upload(exec, arena, offsets), upload(exec, arena, ids)};
 }
 
+/// A window takes the next `rows` rows inside; of those, the ones outside on this rank are as many of
+/// begin .. begin + count - 1 as it has, counted from begin.
+std::vector<int> window_offsets(int windows, std::int64_t rows, std::int64_t begin,
+                                std::int64_t count) {
+  std::vector<int> offsets;
+  for (int w = 0; w <= windows; ++w) {
+    offsets.push_back(static_cast<int>(std::clamp<std::int64_t>(w * rows - begin, 0, count)));
+  }
+  return offsets;
+}
+
 }  // namespace
 
-MicroBatch make_micro_batch(const ExecSpace& exec, Arena& arena, const std::vector<int>& tokens,
-                            const std::vector<int>& labels, int sequence_length, int window) {
-  const int rows = static_cast<int>(tokens.size());
-  require(labels.size() == tokens.size() && rows % sequence_length == 0,
+MicroBatch make_micro_batch(const ExecSpace& exec, Arena& arena, const HostMicroBatch& host,
+                            const MicroBatchForm& form, const Groups& groups) {
+  const int length = form.sequence_length, all = static_cast<int>(host.tokens.size());
+  require(host.labels.size() == host.tokens.size() && all % length == 0,
           "a micro-batch has whole sequences and a label for each token");
-  const int count = rows / sequence_length;
-  const int per_window = window == 0 ? std::max(count, 1) : window;
+  const int count = all / length;
+  const int per_window = form.window == 0 ? std::max(count, 1) : form.window;
   require(count % per_window == 0, "a micro-batch of " + std::to_string(count) +
                                        " sequences has no whole routing windows of " +
                                        std::to_string(per_window));
-  std::vector<int> positions(tokens.size());
-  for (int t = 0; t < rows; ++t) positions[static_cast<std::size_t>(t)] = t % sequence_length;
+  const int cp = groups.cp->size();
+  const std::vector<int> positions = zigzag_positions(length, groups.cp->rank(), cp);
+  const std::vector<int> tokens = localised(pick(host.tokens, length, positions), form);
+  const TensorParallel tp(groups);
 
   MicroBatch batch;
   batch.tokens = upload(exec, arena, tokens);
-  batch.labels = upload(exec, arena, labels);
-  batch.sequences = {count, rows, sequence_length,
-                     upload(exec, arena, multiples(count, sequence_length)),
-                     upload(exec, arena, positions)};
+  batch.labels = upload(exec, arena, pick(host.labels, length, positions));
+  batch.sequences = make_sequences(exec, arena, count, length, groups.cp->rank(), cp);
+  batch.rows_outside = tp.rows_outside(batch.sequences.tokens);
   batch.windows.count = count / per_window;
-  batch.windows.offsets =
-      upload(exec, arena, multiples(batch.windows.count, per_window * sequence_length));
+  batch.windows.tokens = std::int64_t{per_window} * length;
+  batch.windows.offsets = upload(
+      exec, arena,
+      window_offsets(batch.windows.count, batch.windows.tokens / cp,
+                     tp.shares_rows() ? tp.rank() * batch.rows_outside : 0, batch.rows_outside));
   batch.runs = make_runs(exec, arena, tokens);
-  batch.scored = std::count_if(labels.begin(), labels.end(), [](int label) { return label >= 0; });
   return batch;
 }
 

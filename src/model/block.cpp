@@ -22,15 +22,25 @@ SelfAttentionConfig attention_config(const ModelDefinition& definition) {
           model.init_std,     output_std(model)};
 }
 
+RmsNorm outer_norm(const std::string& name, const ModelDefinition& definition, const Groups& groups,
+                   const ParameterStorage& storage) {
+  return {name,
+          definition.model.hidden_size,
+          definition.model.norm_eps,
+          definition.compute,
+          RmsNorm::Region::outside,
+          TensorParallel(groups),
+          storage};
+}
+
 }  // namespace
 
 Block::Block(const ModelDefinition& definition, const Groups& groups, int layer, int moe_index,
              const ParameterStorage& storage)
-    : input_norm_(prefix(layer) + ".input_layernorm", definition.model.hidden_size,
-                  definition.model.norm_eps, definition.compute, storage),
-      attention_(prefix(layer) + ".self_attn", attention_config(definition), storage),
-      post_norm_(prefix(layer) + ".post_attention_layernorm", definition.model.hidden_size,
-                 definition.model.norm_eps, definition.compute, storage) {
+    : input_norm_(outer_norm(prefix(layer) + ".input_layernorm", definition, groups, storage)),
+      attention_(prefix(layer) + ".self_attn", attention_config(definition), groups, storage),
+      post_norm_(
+          outer_norm(prefix(layer) + ".post_attention_layernorm", definition, groups, storage)) {
   const ModelConfig& model = definition.model;
   if (definition.is_moe_layer(layer)) {
     moe_.emplace(prefix(layer) + ".moe", moe_index,
@@ -41,7 +51,7 @@ Block::Block(const ModelDefinition& definition, const Groups& groups, int layer,
     mlp_.emplace(prefix(layer) + ".mlp",
                  MlpConfig{model.hidden_size, model.ffn_hidden_size, definition.compute,
                            model.init_std, output_std(model)},
-                 storage);
+                 TensorParallel(groups), storage);
   }
 }
 

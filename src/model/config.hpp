@@ -38,6 +38,11 @@ struct ModelDefinition {
     return moe.num_experts > 0 && (moe.layer_frequency.empty() ||
                                    moe.layer_frequency[static_cast<std::size_t>(layer)] != 0);
   }
+  int num_moe_layers() const {
+    int count = 0;
+    for (int layer = 0; layer < model.num_layers; ++layer) count += is_moe_layer(layer) ? 1 : 0;
+    return count;
+  }
 };
 
 }  // namespace konclave

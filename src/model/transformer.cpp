@@ -1,35 +1,17 @@
 #include "model/transformer.hpp"
 
-#include <algorithm>
-
 namespace konclave {
 
 Transformer::Transformer(const ModelDefinition& definition, const Groups& groups,
                          const ParameterStorage& storage)
-    : definition_(definition),
-      embedding_("model.embed_tokens", definition.model.vocab_size, definition.model.hidden_size,
-                 definition.compute, definition.model.init_std, storage),
-      norm_("model.norm", definition.model.hidden_size, definition.model.norm_eps,
-            definition.compute, storage) {
-  const ModelConfig& model = definition.model;
-  int moe_index = 0;
-  blocks_.reserve(static_cast<std::size_t>(model.num_layers));
-  for (int layer = 0; layer < model.num_layers; ++layer) {
-    blocks_.emplace_back(definition, groups, layer, moe_index, storage);
-    if (blocks_.back().is_moe()) ++moe_index;
+    : definition_(definition), has_other_stages_(groups.pp->size() > 1) {
+  const PipelineLayout layout =
+      make_pipeline_layout(groups.parallel, definition.model.num_layers);
+  require(layout.stages() == groups.pp->size(), "the layout is of another number of stages");
+  chunks_.reserve(static_cast<std::size_t>(layout.chunks()));
+  for (int chunk = 0; chunk < layout.chunks(); ++chunk) {
+    chunks_.emplace_back(definition, groups, layout.part(groups.pp->rank(), chunk), storage);
   }
-  if (!model.tie_embeddings) {
-    head_.emplace(ParameterSpec{"lm_head.weight",
-                                {model.vocab_size, model.hidden_size},
-                                definition.compute,
-                                model.init_std},
-                  storage);
-  }
-}
-
-int Transformer::num_moe_layers() const {
-  return static_cast<int>(
-      std::count_if(blocks_.begin(), blocks_.end(), [](const Block& b) { return b.is_moe(); }));
 }
 
 void Transformer::make_tables(const ExecSpace& exec, Arena& arena, int positions) {
@@ -43,35 +25,35 @@ void Transformer::initialise(const ExecSpace& exec, std::uint64_t seed) {
 }
 
 void Transformer::prepare(const ExecSpace& exec, Operations& operations) {
-  for (Block& block : blocks_) block.prepare(exec, operations);
-  if (head_) {
-    head_->prepare(exec, operations, 0);
-  } else {
-    embedding_.weight().prepare(exec, operations, 0);
-  }
+  for (ModelChunk& chunk : chunks_) chunk.prepare(exec, operations);
 }
 
-void Transformer::forward(const Context& context, const MicroBatch& batch, const MoeStep& step,
-                          Saved& saved) const {
+void Transformer::forward(const Context& context, int chunk, const MicroBatch& batch,
+                          const MoeStep& step, const AnyIn& input,
+                          ModelChunk::Saved& saved) const {
   require(rotary_.has_value(), "forward needs make_tables first");
-  const std::int64_t hidden = definition_.model.hidden_size;
-  saved.blocks.resize(blocks_.size());
-  AnyView x = context.activations.make(definition_.compute, batch.sequences.tokens, hidden);
-  embedding_.forward(context, batch.tokens, x);
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    x = blocks_[layer].forward(context, *rotary_, batch.sequences, step, x, saved.blocks[layer]);
-  }
-  saved.hidden = context.activations.make(x.type(), x.extent(0), hidden);
-  norm_.forward(context, x, saved.norm, saved.hidden);
+  this->chunk(chunk).forward(context, *rotary_, batch, step, input, saved);
 }
 
-void Transformer::backward(const Context& context, const MicroBatch& batch, const Saved& saved,
-                           const AnyView& gradient) const {
-  norm_.backward(context, saved.norm, gradient, {}, gradient);
-  for (std::size_t layer = blocks_.size(); layer-- > 0;) {
-    blocks_[layer].backward(context, *rotary_, batch.sequences, saved.blocks[layer], gradient);
+void Transformer::backward(const Context& context, int chunk, const MicroBatch& batch,
+                           const ModelChunk::Saved& saved, const AnyView& gradient) const {
+  this->chunk(chunk).backward(context, *rotary_, batch, saved, gradient);
+}
+
+const Parameter* Transformer::tied_copy() const {
+  if (!has_other_stages_) return nullptr;
+  const Parameter* const first = chunks_.front().tied();
+  return first != nullptr ? first : chunks_.back().tied();
+}
+
+MicroBatchForm Transformer::batch_form(int sequence_length, int window) const {
+  MicroBatchForm form{sequence_length, window, 0, 0};
+  if (const Embedding* const embedding = chunks_.front().embedding()) {
+    const Shard& part = embedding->weight().shard();
+    form.first_token = static_cast<int>(part.offset[0]);
+    form.vocabulary = static_cast<int>(part.extent[0]);
   }
-  embedding_.backward(context, batch.runs, gradient);
+  return form;
 }
 
 std::vector<ParameterSpec> parameter_specs(const ModelDefinition& definition) {

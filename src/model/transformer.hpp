@@ -1,33 +1,23 @@
 #pragma once
 
-#include "layers/embedding.hpp"
-#include "layers/rotary.hpp"
-#include "model/batch.hpp"
-#include "model/block.hpp"
-#include "model/config.hpp"
+#include "model/model_chunk.hpp"
 
 #include <optional>
 #include <vector>
 
 namespace konclave {
 
-/// A decoder: embedding, blocks, final norm, head (its own or the embedding's).
+/// A rank's part of a decoder: the chunks of its pipeline stage, one after the other on the way of a
+/// micro-batch, with other stages' in between. On one stage it is the whole decoder, in one chunk.
 class Transformer {
  public:
-  /// What backward needs of one micro-batch in flight.
-  struct Saved {
-    std::vector<Block::Saved> blocks;
-    RmsNorm::Saved norm;
-    AnyView hidden;  ///< (T,H), behind the final norm
-  };
-
-  /// This rank's part of the model. Without storage the parameters are described only
-  /// (visit_parameters works, nothing else).
+  /// Without storage the parameters are described only (visit_parameters works, nothing else).
   Transformer(const ModelDefinition& definition, const Groups& groups,
               const ParameterStorage& storage);
 
   const ModelDefinition& definition() const { return definition_; }
-  int num_moe_layers() const;
+  int num_chunks() const { return static_cast<int>(chunks_.size()); }
+  const ModelChunk& chunk(int index) const { return chunks_[static_cast<std::size_t>(index)]; }
 
   /// Tables of rotary positions; once, before the first forward. `positions` is how many there
   /// are, at least the longest sequence.
@@ -36,34 +26,33 @@ class Transformer {
   /// Weights in the forms that products want: before the first step and after each update.
   void prepare(const ExecSpace& exec, Operations& operations);
 
-  /// Up to saved.hidden.
-  void forward(const Context& context, const MicroBatch& batch, const MoeStep& step,
-               Saved& saved) const;
-  /// From the gradient of saved.hidden (T,H), which is used as working memory, to all parameters.
-  void backward(const Context& context, const MicroBatch& batch, const Saved& saved,
-                const AnyView& gradient) const;
+  /// ModelChunk::forward and backward of one of the chunks.
+  void forward(const Context& context, int chunk, const MicroBatch& batch, const MoeStep& step,
+               const AnyIn& input, ModelChunk::Saved& saved) const;
+  void backward(const Context& context, int chunk, const MicroBatch& batch,
+                const ModelChunk::Saved& saved, const AnyView& gradient) const;
 
-  /// The matrix of the head (V,H).
-  const Parameter& head() const { return head_ ? *head_ : embedding_.weight(); }
+  /// The matrix of the head (V,H); null on a stage that has none.
+  const Parameter* head() const { return chunks_.back().head(); }
+  /// On the first and the last stage of a tied model with several stages, the matrix that both have;
+  /// else null.
+  const Parameter* tied_copy() const;
+  /// This rank's part of the vocabulary, as make_micro_batch wants it; none without embedding.
+  MicroBatchForm batch_form(int sequence_length, int window) const;
 
   /// All parameters, in one fixed order.
   template <typename Visitor> void visit_parameters(Visitor&& visit) {
-    embedding_.visit_parameters(visit);
-    for (Block& block : blocks_) block.visit_parameters(visit);
-    norm_.visit_parameters(visit);
-    if (head_) visit(*head_);
+    for (ModelChunk& chunk : chunks_) chunk.visit_parameters(visit);
   }
 
  private:
   ModelDefinition definition_;
-  Embedding embedding_;
-  std::vector<Block> blocks_;
-  RmsNorm norm_;
-  std::optional<Parameter> head_;
+  bool has_other_stages_;
+  std::vector<ModelChunk> chunks_;
   std::optional<Rotary> rotary_;
 };
 
-/// Names, shapes and types of a model's parameters, in their fixed order.
+/// Names, shapes and types of a whole model's parameters, in their fixed order.
 std::vector<ParameterSpec> parameter_specs(const ModelDefinition& definition);
 
 }  // namespace konclave

@@ -32,7 +32,7 @@ Evaluation evaluate(ModelRunner& runner, const Dataset& data, std::int64_t count
     std::iota(indices.begin(), indices.end(), first);
     const Evaluation part = runner.evaluate(read_sequences(data, indices), data.sequence_length(),
                                             each ? &logits : nullptr);
-    if (each && !indices.empty()) each(first, logits);
+    if (each && !indices.empty() && runner.holds_logits()) each(first, logits);
     losses.push_back(part.loss_sum);
     scored += part.scored;
   }

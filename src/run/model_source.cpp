@@ -5,6 +5,7 @@
 #include "checkpoints/reader.hpp"
 #include "comm/agreed.hpp"
 #include "deck/deck.hpp"
+#include "deck/mapping_rules.hpp"
 #include "deck/model_deck.hpp"
 
 #include <numeric>
@@ -27,14 +28,43 @@ std::string origin_of(const Deck& deck, const std::string& key) {
   fail("the deck has no key " + key);
 }
 
-ParallelConfig parallel_of(const std::string& deck, const std::string& name,
-                           const std::vector<std::string>& overrides, int ranks) {
-  const Deck read = read_deck_text(deck, name, overrides, DeckUse::model);
-  ParallelConfig parallel;
-  parallel.order = read.parallel.order;
-  parallel.ep = origin_of(read, "parallel.ep") == "command line"
-                    ? read.parallel.ep
-                    : std::gcd(read.parallel.ep, ranks);
+/// What the command line says of [parallel], and otherwise the defaults.
+ParallelConfig given_parallel(const Deck& deck) {
+  ParallelConfig given;
+  const auto take = [&](const std::string& key, auto ParallelConfig::*field) {
+    if (origin_of(deck, "parallel." + key) == "command line") given.*field = deck.parallel.*field;
+  };
+  take("tp", &ParallelConfig::tp);
+  take("sp", &ParallelConfig::sp);
+  take("cp", &ParallelConfig::cp);
+  take("cp_comm", &ParallelConfig::cp_comm);
+  take("pp", &ParallelConfig::pp);
+  take("vpp", &ParallelConfig::vpp);
+  take("vpp_group_size", &ParallelConfig::vpp_group_size);
+  take("layout", &ParallelConfig::layout);
+  take("first_stage_layers", &ParallelConfig::first_stage_layers);
+  take("last_stage_layers", &ParallelConfig::last_stage_layers);
+  take("ep", &ParallelConfig::ep);
+  take("etp", &ParallelConfig::etp);
+  take("order", &ParallelConfig::order);
+  return given;
+}
+
+/// The number of ranks that each group of the same experts is cut into: as in training, where these
+/// ranks can be cut so.
+int experts_ranks(const ParallelConfig& trained, const ParallelConfig& given, int ranks) {
+  const std::int64_t others = std::int64_t{given.etp} * given.pp;
+  if (ranks % others != 0) return 1;  // make_rank_grids has more to say about it
+  return std::gcd(trained.ep, static_cast<int>(ranks / others));
+}
+
+ParallelConfig parallel_of(const Deck& deck, const ModelDefinition& definition, int ranks) {
+  const auto is_given = [&](const char* key) { return origin_of(deck, key) == "command line"; };
+  ParallelConfig parallel = given_parallel(deck);
+  if (!is_given("parallel.ep")) parallel.ep = experts_ranks(deck.parallel, parallel, ranks);
+  if (!is_given("parallel.sp")) parallel.sp = parallel.tp > 1 && definition.moe.num_experts > 0;
+  const std::string fault = mapping_fault(definition, parallel);
+  require(fault.empty(), fault, ExitCode::deck);
   return parallel;
 }
 
@@ -80,8 +110,10 @@ class CheckpointSource final : public ModelSource {
   std::string tokenizer(const std::vector<std::string>& overrides) const override {
     return tokenizer_of(checkpoint_.deck(), deck_name(), overrides);
   }
-  ParallelConfig parallel(const std::vector<std::string>& overrides, int ranks) const override {
-    return parallel_of(checkpoint_.deck(), deck_name(), overrides, ranks);
+  ParallelConfig parallel(const ModelDefinition& definition,
+                          const std::vector<std::string>& overrides, int ranks) const override {
+    return parallel_of(read_deck_text(checkpoint_.deck(), deck_name(), overrides, DeckUse::model),
+                       definition, ranks);
   }
   void load(ModelRunner& runner) const override {
     runner.model().visit_parameters([&](const Parameter& parameter) {
@@ -114,8 +146,10 @@ class HuggingFaceSource final : public ModelSource {
   std::string tokenizer(const std::vector<std::string>& overrides) const override {
     return tokenizer_of(deck(), folder_.folder().string(), overrides);
   }
-  ParallelConfig parallel(const std::vector<std::string>& overrides, int ranks) const override {
-    return parallel_of(deck(), folder_.folder().string(), overrides, ranks);
+  ParallelConfig parallel(const ModelDefinition& definition,
+                          const std::vector<std::string>& overrides, int ranks) const override {
+    return parallel_of(read_deck_text(deck(), folder_.folder().string(), overrides, DeckUse::model),
+                       definition, ranks);
   }
   void load(ModelRunner& runner) const override {
     runner.model().visit_parameters([&](const Parameter& parameter) {

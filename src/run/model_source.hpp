@@ -29,10 +29,13 @@ class ModelSource {
 
   /// The model, with "section.key=value" overrides.
   virtual ModelDefinition definition(const std::vector<std::string>& overrides) const = 0;
-  /// How to spread it over `ranks` ranks, whatever mapping it was trained under: parallel.ep of the
-  /// overrides, or else the largest number of ranks that both the training used for its experts and
-  /// these ranks can be cut into.
-  virtual ParallelConfig parallel(const std::vector<std::string>& overrides, int ranks) const = 0;
+  /// How to spread it, as `definition`, over `ranks` ranks, whatever mapping it was trained under:
+  /// by [parallel] of the overrides. Without parallel.ep there, experts are spread over the largest
+  /// number of ranks that both the training used for them and these ranks can be cut into; without
+  /// parallel.sp, an MoE model with tp > 1 has it. Throws Error(deck) when a rule of the mapping is
+  /// broken.
+  virtual ParallelConfig parallel(const ModelDefinition& definition,
+                                  const std::vector<std::string>& overrides, int ranks) const = 0;
   /// Name of the tokenizer that its tokens are of: data.tokenizer of the overrides, or of the deck
   /// of a run that trained on text. Throws Error(input) for a model that does not say.
   virtual std::string tokenizer(const std::vector<std::string>& overrides) const = 0;

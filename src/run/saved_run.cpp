@@ -7,18 +7,11 @@
 #include "checkpoints/writer.hpp"
 #include "comm/agreed.hpp"
 #include "ops/elementwise.hpp"
-#include "tensor/host_copy.hpp"
+#include "run/tensor_collector.hpp"
 
 namespace konclave {
 
 namespace {
-
-/// A tensor of the checkpoint, and what of it is on this rank.
-struct SavedTensor {
-  TensorInfo info;
-  AnyView part;
-  bool routed = false;
-};
 
 /// Optimizer state is flat; in a checkpoint it has the parameter's shape.
 AnyView shaped(const AnyView& flat, const AnyView& like) {
@@ -30,71 +23,84 @@ bool has_master(const Optimizer::State& state) {
   return state.master.data() != state.parameter->value().data();
 }
 
-std::vector<SavedTensor> saved_tensors(const Optimizer& optimizer) {
-  std::vector<SavedTensor> tensors;
+/// All tensors of a checkpoint of this model, on whichever ranks they are.
+std::vector<TensorInfo> saved_tensors(const ModelDefinition& definition) {
+  std::vector<TensorInfo> tensors;
+  for (const ParameterSpec& spec : parameter_specs(definition)) {
+    const DType wide = accum_type(spec.type);
+    tensors.push_back({kModelGroup + spec.name, spec.type, spec.shape});
+    if (spec.type != wide) tensors.push_back({kMasterGroup + spec.name, wide, spec.shape});
+    tensors.push_back({kExpAvgGroup + spec.name, wide, spec.shape});
+    tensors.push_back({kExpAvgSqGroup + spec.name, wide, spec.shape});
+  }
+  return tensors;
+}
+
+/// What of them is on this rank.
+std::map<std::string, TensorPart> saved_parts(const Optimizer& optimizer, const Groups& groups) {
+  std::map<std::string, TensorPart> parts;
   for (const Optimizer::State& entry : optimizer.states()) {
     const Parameter& parameter = *entry.parameter;
+    if (parameter.placement().copy) continue;
     const auto add = [&](const char* group, const AnyView& view) {
-      tensors.push_back({{group + parameter.name(), view.type(), parameter.spec().shape},
-                         shaped(view, parameter.value()),
-                         parameter.spec().routed});
+      parts[group + parameter.name()] = part_of(parameter, view, groups);
     };
     add(kModelGroup, parameter.value());
     if (has_master(entry)) add(kMasterGroup, entry.master);
     add(kExpAvgGroup, entry.first_moment);
     add(kExpAvgSqGroup, entry.second_moment);
   }
-  return tensors;
+  return parts;
 }
 
-/// Collective over `ep`: the experts of all its ranks, one after the other, in host memory of its
-/// first rank.
-void gather_experts(const ExecSpace& exec, Arena& scratch, const Transport& ep, const AnyView& part,
-                    void* host) {
-  const ArenaScope scope(scratch);
-  const bool first = ep.rank() == 0;
-  const auto ranks = static_cast<std::size_t>(ep.size());
-  std::vector<std::int64_t> sent(ranks, 0), received(ranks, first ? part.extent(0) : 0);
-  sent[0] = part.extent(0);
-  const AnyView all = scratch.make(part.type(), first ? ep.size() * part.extent(0) : 0,
-                                   part.extent(1), part.extent(2));
-  ep.start_all_to_all(exec, part, sent, all, received).wait(exec);
-  if (first && host != nullptr) copy_to_host(exec, all, host);
-}
-
-/// Brings a tensor to rank 0 of the world, which passes memory for it, or none to drop it.
-/// Collective over the expert-parallel group of that rank.
-void collect(ModelRunner& runner, const SavedTensor& tensor, void* host) {
-  const Groups& groups = runner.groups();
-  if (tensor.routed && groups.ep->size() > 1) {
-    // Every copy of the experts is the same: that of rank 0's group is taken.
-    if (groups.expert_dp->rank() > 0) return;
-    gather_experts(runner.exec(), runner.scratch(), *groups.ep, tensor.part, host);
-  } else if (host != nullptr) {
-    copy_to_host(runner.exec(), tensor.part, host);
-  }
-}
-
-void require_finite(ModelRunner& runner, const std::vector<SavedTensor>& tensors) {
-  for (const SavedTensor& tensor : tensors) {
-    require(ops::all_finite(runner.exec(), tensor.part),
-            tensor.info.name + " has a NaN or an infinity; no checkpoint is made of it",
-            ExitCode::numerics);
+void require_finite(ModelRunner& runner, const std::map<std::string, TensorPart>& parts) {
+  for (const auto& [name, part] : parts) {
+    require(ops::all_finite(runner.exec(), part.view),
+            name + " has a NaN or an infinity; no checkpoint is made of it", ExitCode::numerics);
   }
 }
 
 nlohmann::json to_json(const Mapping& mapping) {
-  return {{"ranks", mapping.ranks}, {"ep", mapping.parallel.ep}, {"order", mapping.parallel.order}};
+  const ParallelConfig& parallel = mapping.parallel;
+  return {{"ranks", mapping.ranks},
+          {"tp", parallel.tp},
+          {"sp", parallel.sp},
+          {"cp", parallel.cp},
+          {"cp_comm", parallel.cp_comm},
+          {"pp", parallel.pp},
+          {"vpp", parallel.vpp},
+          {"vpp_group_size", parallel.vpp_group_size},
+          {"layout", parallel.layout},
+          {"first_stage_layers", parallel.first_stage_layers},
+          {"last_stage_layers", parallel.last_stage_layers},
+          {"ep", parallel.ep},
+          {"etp", parallel.etp},
+          {"order", parallel.order}};
 }
 
-/// "4 ranks with parallel.ep = 2 and parallel.order = ...". The order says nothing where the
-/// experts of all ranks are one copy, or each rank has its own.
+/// Whether ranks that differ along one axis differ along others too in either of the two grids.
+bool order_matters(const nlohmann::json& mapping) {
+  const auto size = [&](const char* axis) { return mapping.value(axis, 1); };
+  const int ranks = size("ranks") / size("pp");
+  const auto mixed = [&](int a, int b) {
+    const int rest = ranks / (a * b);
+    return (a > 1) + (b > 1) + (rest > 1) + (size("pp") > 1) > 1;
+  };
+  return mixed(size("tp"), size("cp")) || mixed(size("etp"), size("ep"));
+}
+
+/// "4 ranks with parallel.ep = 2, parallel.order = ...": the keys that are not at their defaults.
 std::string describe_mapping(const nlohmann::json& mapping) {
-  const int ranks = mapping.value("ranks", 1), ep = mapping.value("ep", 1);
-  if (ranks == 1) return "1 rank";
-  std::string text = std::to_string(ranks) + " ranks with parallel.ep = " + std::to_string(ep);
-  if (1 < ep && ep < ranks) text += " and parallel.order = \"" + mapping.value("order", "") + "\"";
-  return text;
+  const nlohmann::json usual = to_json({1, {}});
+  const int ranks = mapping.value("ranks", 1);
+  std::string text = std::to_string(ranks) + (ranks == 1 ? " rank" : " ranks");
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : usual.items()) {
+    const nlohmann::json is = mapping.value(key, value);
+    const bool plays_a_part = key == "order" ? order_matters(mapping) : is != value;
+    if (key != "ranks" && plays_a_part) keys.push_back("parallel." + key + " = " + is.dump());
+  }
+  return keys.empty() ? text : text + " with " + join(keys, ", ");
 }
 
 void check_same_mapping(const Mapping& mapping, const Checkpoint& checkpoint) {
@@ -145,11 +151,12 @@ void check_same_model(const Deck& deck, const Checkpoint& checkpoint,
 void save_run(const Communicator& world, const std::filesystem::path& checkpoints,
               const std::string& deck, const nlohmann::json& provenance, const RunState& state,
               const Mapping& mapping, ModelRunner& runner, const Optimizer& optimizer) {
-  const std::vector<SavedTensor> tensors = saved_tensors(optimizer);
-  together(world, [&] { require_finite(runner, tensors); });
+  const std::map<std::string, TensorPart> parts = saved_parts(optimizer, runner.groups());
+  together(world, [&] { require_finite(runner, parts); });
 
+  TensorCollector collector(world, runner, saved_tensors(runner.model().definition()), parts);
   std::size_t collected = 0;
-  const auto collect_next = [&](void* host) { collect(runner, tensors[collected++], host); };
+  const auto collect_next = [&](void* host) { collector.collect(collected++, host); };
   CheckpointContent content;
   content.step = state.step;
   content.deck = deck;
@@ -159,7 +166,7 @@ void save_run(const Communicator& world, const std::filesystem::path& checkpoint
                    {"tokens", state.tokens},
                    {"nan_steps", state.nan_steps},
                    {"mapping", to_json(mapping)}};
-  for (const SavedTensor& tensor : tensors) content.tensors.push_back({tensor.info, collect_next});
+  for (const TensorInfo& info : collector.tensors()) content.tensors.push_back({info, collect_next});
   std::optional<Error> error;
   try {
     if (world.rank() == 0) write_checkpoint(checkpoints, content);
@@ -170,7 +177,7 @@ void save_run(const Communicator& world, const std::filesystem::path& checkpoint
   // The others, and rank 0 when it could not go on writing: nobody is left alone in an exchange.
   require(world.rank() < world.size() - 1 || !fault("save.last_rank_fails"), "a seeded failure",
           ExitCode::input);
-  while (collected < tensors.size()) collect_next(nullptr);
+  while (collected < collector.tensors().size()) collect_next(nullptr);
   agree_on_error(world, error);
 }
 

@@ -28,7 +28,7 @@ struct Mapping {
 };
 
 /// Collective. Writes weights, master weights, moments and state as one checkpoint: rank 0 writes,
-/// and experts of other ranks are sent to it, one tensor at a time. Throws AgreedError: numerics
+/// and the parts of other ranks are sent to it, one tensor at a time. Throws AgreedError: numerics
 /// when a tensor has a NaN or an infinity, io when writing fails; then the earlier checkpoints are
 /// untouched.
 void save_run(const Communicator& world, const std::filesystem::path& checkpoints,

@@ -25,7 +25,7 @@ namespace {
 
 Groups make_groups(const Communicator& world, const Deck& deck) {
   const RankGrids grids = together(world, [&] { return place_ranks(deck, world.size()); });
-  return Groups::create(world, grids);
+  return Groups::create(world, grids, deck.parallel);
 }
 
 LogConfig quiet_unless(bool speaks, LogConfig config) {
@@ -111,8 +111,10 @@ void TrainingRun::describe() {
     log_.info("{}", line);
   }
   if (world_.size() > 1) {
-    log_.info("mapping: {} ranks, dp = {}; experts ep = {}, edp = {}", world_.size(),
-              groups_.dp->size(), groups_.ep->size(), groups_.expert_dp->size());
+    log_.info("mapping: {} ranks, tp = {}, cp = {}, dp = {}, pp = {}; experts etp = {}, ep = {}, edp = {}",
+              world_.size(), groups_.tp->size(), groups_.cp->size(), groups_.dp->size(),
+              groups_.pp->size(), groups_.etp->size(), groups_.ep->size(),
+              groups_.expert_dp->size());
   }
   log_.info("data: {} sequences to train on, {} held out", corpus_.train->size(),
             corpus_.validation ? corpus_.validation->size() : 0);

@@ -2,6 +2,7 @@
 
 #include "base/fault.hpp"
 #include "ops/elementwise.hpp"
+#include "parallel/collectives.hpp"
 #include "tensor/host_copy.hpp"
 
 #include <algorithm>
@@ -10,23 +11,10 @@ namespace konclave {
 
 namespace {
 
+constexpr int kTiedChannel = 2;  // of pp; the pipeline has others
+
 AnyView flattened(const AnyView& view) {
   return {view.type(), view.data(), {view.size(), 1, 1}, 1};
-}
-
-/// buffer = sum of the buffers of all ranks, slice by slice in the order of ranks.
-/// Shape  buffer (R,N) for R ranks: rank r adds up the slices r.
-void reduce_in_order(const ExecSpace& exec, Arena& scratch, const Transport& group,
-                     const AnyView& buffer) {
-  const std::int64_t ranks = group.size(), slice = buffer.extent(1);
-  const std::vector<std::int64_t> one_each(static_cast<std::size_t>(ranks), 1);
-  const AnyView received = scratch.make(buffer.type(), ranks, slice);
-  group.start_all_to_all(exec, buffer, one_each, received, one_each).wait(exec);
-  const AnyView sum = scratch.make(buffer.type(), 1, slice);
-  ops::fill_zero(exec, sum);
-  const bool lose_last = fault("grad_reduce.last_rank_lost");
-  ops::accumulate_rows(exec, received.slice(0, lose_last ? ranks - 1 : ranks), flattened(sum));
-  group.start_all_gather(exec, sum, buffer).wait(exec);
 }
 
 }  // namespace
@@ -36,8 +24,12 @@ GradReducer::GradReducer(Transformer& model, const Groups& groups, const std::st
     : groups_(groups), ordered_(grad_reduce == "ordered") {
   require(ordered_ || grad_reduce == "library", "no way to reduce gradients: " + grad_reduce);
   model.visit_parameters([&](const Parameter& parameter) {
-    add(parameter.spec().routed ? routed_ : dense_, flattened(parameter.grad()), bucket_elements);
+    std::vector<Bucket>& buckets = parameter.spec().routed                   ? routed_
+                                   : parameter.placement().partial_over_tp ? replicated_
+                                                                             : dense_;
+    add(buckets, flattened(parameter.grad()), bucket_elements);
   });
+  if (const Parameter* const tied = model.tied_copy()) tied_ = tied->grad();
 }
 
 void GradReducer::add(std::vector<Bucket>& buckets, const AnyView& gradient,
@@ -55,42 +47,53 @@ void GradReducer::add(std::vector<Bucket>& buckets, const AnyView& gradient,
 }
 
 void GradReducer::reduce(const ExecSpace& exec, Arena& scratch) const {
-  if (!fault("grad_reduce.dense_missing")) {
-    for (const Bucket& bucket : dense_) reduce(exec, scratch, *groups_.dp, bucket);
-  }
-  if (!fault("grad_reduce.experts_missing")) {
-    for (const Bucket& bucket : routed_) reduce(exec, scratch, *groups_.expert_dp, bucket);
-  }
+  if (!fault("grad_reduce.dense_missing")) reduce(exec, scratch, *groups_.dp_cp, dense_);
+  const Groups::Group& of_replicated =
+      fault("grad_reduce.tp_missing") ? groups_.dp_cp : groups_.tp_dp_cp;
+  reduce(exec, scratch, *of_replicated, replicated_);
+  if (!fault("grad_reduce.experts_missing")) reduce(exec, scratch, *groups_.expert_dp, routed_);
+  if (!tied_.empty() && !fault("grad_reduce.tied_missing")) reduce_tied(exec, scratch);
 }
 
 void GradReducer::reduce(const ExecSpace& exec, Arena& scratch, const Transport& group,
-                         const Bucket& bucket) const {
+                         const std::vector<Bucket>& buckets) const {
   if (group.size() == 1) return;
+  for (const Bucket& bucket : buckets) {
+    const ArenaScope scope(scratch);
+    const AnyView buffer = scratch.make(bucket.pieces.front().type(), bucket.elements);
+    std::int64_t first = 0;
+    for (const AnyView& piece : bucket.pieces) {
+      ops::cast(exec, piece, buffer.slice(first, piece.size()));
+      first += piece.size();
+    }
+    if (ordered_) {
+      all_reduce_in_order(exec, scratch, group, buffer, buffer);
+    } else {
+      group.start_all_reduce(exec, buffer).wait(exec);
+    }
+    if (fault("grad_reduce.experts_divided") && &group == groups_.expert_dp.get()) {
+      std::vector<double> values = to_doubles(exec, buffer);
+      for (double& value : values) value /= static_cast<double>(group.size());
+      from_doubles(exec, values, buffer);
+    }
+    first = 0;
+    for (const AnyView& piece : bucket.pieces) {
+      ops::cast(exec, buffer.slice(first, piece.size()), piece);
+      first += piece.size();
+    }
+  }
+}
+
+void GradReducer::reduce_tied(const ExecSpace& exec, Arena& scratch) const {
   const ArenaScope scope(scratch);
-  const std::int64_t ranks = group.size(), slice = (bucket.elements + ranks - 1) / ranks;
-  const AnyView buffer = scratch.make(bucket.pieces.front().type(), ranks, slice);
-  const AnyView flat = flattened(buffer);
-  std::int64_t first = 0;
-  for (const AnyView& piece : bucket.pieces) {
-    ops::cast(exec, piece, flat.slice(first, piece.size()));
-    first += piece.size();
-  }
-  ops::fill_zero(exec, flat.slice(first, flat.size() - first));
-  if (ordered_) {
-    reduce_in_order(exec, scratch, group, buffer);
-  } else {
-    group.start_all_reduce(exec, buffer).wait(exec);
-  }
-  if (fault("grad_reduce.experts_divided") && &group == groups_.expert_dp.get()) {
-    std::vector<double> values = to_doubles(exec, flat);
-    for (double& value : values) value /= static_cast<double>(ranks);
-    from_doubles(exec, values, flat);
-  }
-  first = 0;
-  for (const AnyView& piece : bucket.pieces) {
-    ops::cast(exec, flat.slice(first, piece.size()), piece);
-    first += piece.size();
-  }
+  const Transport& pp = *groups_.pp;
+  const int other = pp.rank() == 0 ? pp.size() - 1 : 0;
+  const AnyView received = scratch.make(tied_.type(), tied_.extent(0), tied_.extent(1));
+  Request arriving = pp.start_receive(exec, received, other, kTiedChannel);
+  Request leaving = pp.start_send(exec, tied_, other, kTiedChannel);
+  arriving.wait(exec);
+  leaving.wait(exec);
+  ops::add(exec, tied_, received, tied_);
 }
 
 }  // namespace konclave

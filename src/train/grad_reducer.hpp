@@ -8,12 +8,13 @@
 
 namespace konclave {
 
-/// Sums gradients over the ranks that hold the same parameter: routed experts over the group
-/// expert_dp, everything else over dp. Nothing is divided: the loss is scaled by the tokens of the
-/// global batch beforehand, and an expert's gradient has what the tokens of all ranks gave it.
+/// Sums gradients over the ranks that hold the same parameter and had other tokens: routed experts over
+/// edp, everything else over dp and cp, and what every rank of tp has used on rows of its own over tp too.
+/// Then the first and the last stage add up their gradients of a tied embedding. Nothing is divided: the
+/// loss is scaled by the tokens of the global batch beforehand, and an expert's gradient has what the
+/// tokens of all ranks gave it.
 ///
-/// "ordered": the ranks exchange slices (all-to-all), each adds the slices that it got in the order
-/// of ranks in the accumulation type, and the sums are gathered, so that the bits are the same on
+/// "ordered": sums in the order of ranks (parallel/collectives.hpp), so that the bits are the same on
 /// every rank and in every run. "library": the communication library's own reduction.
 /// Small parameters travel together, large ones in pieces: a bucket holds kBucketElements.
 class GradReducer {
@@ -33,13 +34,15 @@ class GradReducer {
     std::int64_t elements = 0;
   };
 
-  void add(std::vector<Bucket>& buckets, const AnyView& gradient, std::int64_t capacity);
+  static void add(std::vector<Bucket>& buckets, const AnyView& gradient, std::int64_t capacity);
   void reduce(const ExecSpace& exec, Arena& scratch, const Transport& group,
-              const Bucket& bucket) const;
+              const std::vector<Bucket>& buckets) const;
+  void reduce_tied(const ExecSpace& exec, Arena& scratch) const;
 
   Groups groups_;
   bool ordered_;
-  std::vector<Bucket> dense_, routed_;
+  std::vector<Bucket> dense_, replicated_, routed_;
+  AnyView tied_;  ///< on the first and the last stage of a tied model with several
 };
 
 }  // namespace konclave

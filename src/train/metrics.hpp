@@ -1,8 +1,8 @@
 #pragma once
 
-#include "comm/transport.hpp"
 #include "layers/context.hpp"
 #include "moe/balance.hpp"
+#include "parallel/groups.hpp"
 
 #include <cstdint>
 
@@ -19,9 +19,8 @@ struct StepMetrics {
   bool finite = true;         ///< false: loss or norm is no number, and nothing was updated
 };
 
-/// Fills in the MoE figures from the sums of a step, added up over the ranks of `dp`. Waits for
-/// `exec`.
-void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, const Transport& dp,
+/// Fills in the MoE figures from the sums of a step, added up over all ranks. Waits for `exec`.
+void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, const Groups& groups,
                      StepMetrics& metrics);
 
 }  // namespace konclave

@@ -7,8 +7,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace konclave {
+
+namespace {
+
+/// Whether the norm takes a dense parameter's gradient from this rank.
+bool counts(const Placement& placement, const Groups& groups) {
+  if (placement.copy) return fault("grad_norm.tied_twice");
+  return !placement.on_all_tp || groups.tp->rank() == 0 || fault("grad_norm.replicas");
+}
+
+}  // namespace
 
 Optimizer::Optimizer(Transformer& model, const OptimizerConfig& config, const ExecSpace& exec,
                      Arena& arena)
@@ -39,7 +50,8 @@ void Optimizer::zero_gradients(const ExecSpace& exec) {
   for (const State& state : states_) ops::fill_zero(exec, state.parameter->grad());
 }
 
-double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch, const Transport& ep) const {
+double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch,
+                                const Groups& groups) const {
   const ArenaScope scope(scratch);
   std::int64_t blocks = 0;
   for (const State& state : states_) blocks += ops::squares_blocks(state.parameter->size());
@@ -55,11 +67,19 @@ double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch, const Tra
   auto block = host.begin();
   double dense = 0, routed = 0;
   for (const State& state : states_) {
-    double& sum = state.parameter->spec().routed ? routed : dense;
     const auto end = block + ops::squares_blocks(state.parameter->size());
-    while (block != end) sum += *block++;
+    const double sum = std::accumulate(block, end, 0.0);
+    block = end;
+    if (state.parameter->spec().routed) {
+      routed += sum;
+    } else if (counts(state.parameter->placement(), groups)) {
+      dense += sum;
+    }
   }
-  return std::sqrt(dense + (fault("grad_norm.local_experts") ? routed : ep.sum(routed)));
+  dense = groups.pp->sum(groups.tp->sum(dense));
+  routed = groups.pp->sum(fault("grad_norm.local_experts") ? routed : groups.etp_ep->sum(routed));
+  if (fault("grad_norm.etp_twice")) routed = groups.etp->sum(routed);
+  return std::sqrt(dense + routed);
 }
 
 void Optimizer::update(const ExecSpace& exec, std::int64_t step, double lr, double gradient_norm) {

@@ -23,7 +23,7 @@ namespace {
 
 nlohmann::json counts_of(ModelRunner& runner, const HostMicroBatch& sequence) {
   const MoeStatistics statistics = runner.fresh_statistics();
-  runner.accumulate(sequence, /*loss_scale=*/0, BalanceScale(), statistics);
+  runner.train({sequence}, {/*loss_scale=*/0, BalanceScale(), statistics});
   const std::size_t layers = statistics.sums.extent(0), columns = statistics.sums.extent(1);
   const std::vector<double> sums =
       to_host(runner.exec(), View1<double>(statistics.sums.data(), layers * columns));

@@ -21,7 +21,7 @@ TEST(SelfAttention, BackwardIsTheGradient) {
     SelfAttentionConfig config{6, each.heads, each.kv_heads, 4, DType::fp64};
     config.qk_norm = each.qk_norm;
     config.qkv_bias = each.bias;
-    SelfAttention layer("attention", config, bench.storage());
+    SelfAttention layer("attention", config, Groups::alone(), bench.storage());
     const Rotary rotary(bench.exec, rotary_frequencies(4, 50, {}), 16, DType::fp64, bench.weights);
     const Sequences sequences = bench.sequences({3, 5, 1}, /*first=*/1);
     const AnyView x = bench.tensors.random("x", DType::fp64, 9, 6);
@@ -40,7 +40,7 @@ TEST(SelfAttention, BackwardIsTheGradient) {
 /// Attention sees differences of positions only, and nothing of other sequences or later tokens.
 TEST(SelfAttention, SequencesStandForThemselves) {
   Workbench bench;
-  SelfAttention layer("attention", {6, 2, 1, 4, DType::fp64}, bench.storage());
+  SelfAttention layer("attention", {6, 2, 1, 4, DType::fp64}, Groups::alone(), bench.storage());
   randomised_leaves(bench.exec, layer, 0.5);
   layer.prepare(bench.exec, bench.operations);
   const Rotary rotary(bench.exec, rotary_frequencies(4, 50, {}), 32, DType::fp64, bench.weights);
@@ -65,7 +65,7 @@ TEST(SelfAttention, SequencesStandForThemselves) {
 
 TEST(Mlp, BackwardIsTheGradient) {
   Workbench bench;
-  Mlp layer("mlp", {5, 7, DType::fp64}, bench.storage());
+  Mlp layer("mlp", {5, 7, DType::fp64}, TensorParallel(Groups::alone()), bench.storage());
   const AnyView x = bench.tensors.random("x", DType::fp64, 6, 5);
   Mlp::Saved saved;
   bench.expect_layer_gradients(
@@ -76,7 +76,8 @@ TEST(Mlp, BackwardIsTheGradient) {
 
 TEST(Linear, IsRightByHandAndAddsItsDataGradient) {
   Workbench bench;
-  Linear layer("linear", {2, 3, DType::fp64, /*bias=*/true}, bench.storage());
+  Linear layer("linear", {2, 3, DType::fp64, /*bias=*/true}, TensorParallel(Groups::alone()),
+               bench.storage());
   std::vector<Parameter*> parameters;
   layer.visit_parameters([&](Parameter& parameter) { parameters.push_back(&parameter); });
   ASSERT_EQ(parameters.size(), 2U);
@@ -104,7 +105,8 @@ TEST(Linear, IsRightByHandAndAddsItsDataGradient) {
 
 TEST(Layers, AWeightIsNotUsedBeforeItIsPrepared) {
   Workbench bench;
-  const Linear layer("linear", {2, 2, DType::fp64}, bench.storage());
+  const Linear layer("linear", {2, 2, DType::fp64}, TensorParallel(Groups::alone()),
+                     bench.storage());
   const AnyView x = bench.tensors.random("x", DType::fp64, 1, 2);
   EXPECT_THROW(layer.forward(bench.context(), x, x), Error);
 }

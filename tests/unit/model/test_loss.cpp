@@ -85,7 +85,7 @@ class LossHeads : public testing::Test {
             View1<double>(p.losses.data() + first, static_cast<std::size_t>(count)),
             p.d_hidden.slice(first, count)};
   }
-  void run(const std::vector<LossHead>& heads) { loss_heads(bench_.context(), heads); }
+  void run(const std::vector<LossHead>& heads) { loss_heads(bench_.context(), tp_, heads); }
   Results results(const Problem& p) const {
     return {to_host(bench_.exec, p.losses), to_doubles(bench_.exec, p.d_hidden),
             to_doubles(bench_.exec, p.weight->grad())};
@@ -97,6 +97,7 @@ class LossHeads : public testing::Test {
   }
 
   Workbench bench_;
+  TensorParallel tp_{Groups::alone()};
 };
 
 TEST_F(LossHeads, AgreeWithPlainLoopWhateverTheBlocks) {

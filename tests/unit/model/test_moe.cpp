@@ -29,8 +29,9 @@ MoeLayerConfig config(int top_k, bool pre_softmax = false) {
 struct Moe : Workbench {
   Moe(const MoeLayerConfig& settings, const std::vector<int>& offsets)
       : layer("moe", /*index=*/1, settings, Groups::alone(), storage()) {
-    step.windows = {static_cast<int>(offsets.size()) - 1, tensors.integers(offsets)};
-    step.scale = {1.0 / step.windows.count, 1.0 / offsets.back()};
+    const int count = static_cast<int>(offsets.size()) - 1;
+    step.windows = {count, tensors.integers(offsets), std::max(1, offsets.back() / count)};
+    step.scale = {1.0 / count, 1.0 / offsets.back()};
     step.statistics.sums = sums.as2<double>();
     layer.visit_parameters([&](Parameter& parameter) {
       parameters.emplace(parameter.name(), &parameter);
@@ -98,7 +99,8 @@ TEST(MoeLayer, BackwardIsTheGradientWithItsLosses) {
 /// A dense MLP with the weights of one expert.
 std::unique_ptr<Mlp> mlp_of_expert(Moe& moe, int expert) {
   auto mlp =
-      std::make_unique<Mlp>("moe.experts", MlpConfig{kHidden, kFfn, DType::fp64}, moe.storage());
+      std::make_unique<Mlp>("moe.experts", MlpConfig{kHidden, kFfn, DType::fp64},
+                            TensorParallel(Groups::alone()), moe.storage());
   mlp->visit_parameters([&](Parameter& parameter) {
     const AnyView all = moe.parameters.at(parameter.name())->value();
     from_doubles(moe.exec, to_doubles(moe.exec, all.slice(expert, 1)), parameter.value());
@@ -188,7 +190,7 @@ TEST(MoeLayer, NoTokensAreNoTrouble) {
 }
 
 TEST(RoutingWindows, AuxiliaryLossIsTheMeanOfTheWindows) {
-  const std::vector<int> offsets{0, 3, 8, 12};
+  const std::vector<int> offsets{0, 4, 8, 12};
   Moe whole(config(2), offsets);
   const AnyView x = whole.tensors.random("x", DType::fp64, 12, kHidden);
   const AnyView y = whole.tensors.poisoned(DType::fp64, 12, kHidden);
@@ -215,7 +217,7 @@ TEST(RoutingWindows, AuxiliaryLossIsTheMeanOfTheWindows) {
 }
 
 TEST(RoutingWindows, OneWindowIsNotTheMeanOfMany) {
-  Moe one(config(2), {0, 12}), many(config(2), {0, 3, 8, 12});
+  Moe one(config(2), {0, 12}), many(config(2), {0, 4, 8, 12});
   const AnyView x = one.tensors.random("x", DType::fp64, 12, kHidden);
   const AnyView y = one.tensors.poisoned(DType::fp64, 12, kHidden);
   one.forward(x, y);

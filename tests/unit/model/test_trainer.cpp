@@ -1,4 +1,3 @@
-#include "comm/solo_transport.hpp"
 #include "tests/unit/model/tiny_model.hpp"
 #include "tests/unit/model/workbench.hpp"
 
@@ -118,12 +117,12 @@ TEST(StepMetrics, MoeFiguresAreMeansOverLayers) {
   const AnyView sums =
       bench.tensors.values(DType::fp64, {0.5, 0.1, 1, 3, 2, 1.5, 0.2, 0, 0, 5}, 2, 5);
   StepMetrics metrics;
-  read_statistics(bench.exec, {sums.as2<double>()}, SoloTransport("dp"), metrics);
+  read_statistics(bench.exec, {sums.as2<double>()}, Groups::alone(), metrics);
   EXPECT_DOUBLE_EQ(metrics.aux_loss, 1);
   EXPECT_DOUBLE_EQ(metrics.z_loss, 0.15);
   EXPECT_DOUBLE_EQ(metrics.load_imbalance, (1.5 + 3) / 2);
   StepMetrics dense;
-  read_statistics(bench.exec, {}, SoloTransport("dp"), dense);
+  read_statistics(bench.exec, {}, Groups::alone(), dense);
   EXPECT_EQ(dense.load_imbalance, 1);
 }
 

@@ -70,7 +70,7 @@ class Workbench {
     }
     return {static_cast<int>(lengths.size()), offsets.back(),
             *std::max_element(lengths.begin(), lengths.end()), tensors.integers(offsets),
-            tensors.integers(positions)};
+            tensors.integers(positions), {}};
   }
 
   void set(const AnyView& view, double value) const {

@@ -1,0 +1,66 @@
+#pragma once
+
+#include "layers/embedding.hpp"
+#include "layers/rotary.hpp"
+#include "model/batch.hpp"
+#include "model/block.hpp"
+#include "model/config.hpp"
+#include "parallel/pipeline_layout.hpp"
+
+#include <optional>
+#include <vector>
+
+namespace konclave {
+
+/// A part of a decoder, as a pipeline stage has one or several: some layers, in front of the first the
+/// embedding, behind the last the final norm and the head.
+class ModelChunk {
+ public:
+  /// What backward needs of one micro-batch in flight.
+  struct Saved {
+    std::vector<Block::Saved> blocks;
+    RmsNorm::Saved norm;
+    AnyIn output;  ///< (rows outside, H): of the last layer, or behind the final norm
+  };
+
+  ModelChunk(const ModelDefinition& definition, const Groups& groups, const ModelPart& part,
+             const ParameterStorage& storage);
+
+  const ModelPart& part() const { return part_; }
+
+  /// Weights in the forms that products want: before the first step and after each update.
+  void prepare(const ExecSpace& exec, Operations& operations);
+
+  /// Up to saved.output. `input` is the output of the part before, (rows outside, H), which has to live
+  /// until backward; none where the embedding is.
+  void forward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
+               const MoeStep& step, const AnyIn& input, Saved& saved) const;
+  /// Replaces the gradient of saved.output by that of the input, in place.
+  void backward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
+                const Saved& saved, const AnyView& gradient) const;
+
+  /// The matrix of the head (V,H), its own or the embedding's; null where the head is not.
+  const Parameter* head() const;
+  const Embedding* embedding() const { return embedding_ ? &*embedding_ : nullptr; }
+  /// Where the embedding of a tied model or its copy is.
+  const Parameter* tied() const;
+
+  /// All parameters, in one fixed order.
+  template <typename Visitor> void visit_parameters(Visitor&& visit) {
+    if (embedding_) embedding_->visit_parameters(visit);
+    for (Block& block : blocks_) block.visit_parameters(visit);
+    if (norm_) norm_->visit_parameters(visit);
+    if (head_) visit(*head_);
+  }
+
+ private:
+  DType type_;
+  bool tied_;
+  ModelPart part_;
+  std::optional<Embedding> embedding_;
+  std::vector<Block> blocks_;
+  std::optional<RmsNorm> norm_;
+  std::optional<Parameter> head_;  ///< none where the embedding is and serves as head
+};
+
+}  // namespace konclave

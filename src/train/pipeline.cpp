@@ -1,0 +1,211 @@
+#include "train/pipeline.hpp"
+
+#include "base/fault.hpp"
+#include "tensor/host_copy.hpp"
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <utility>
+
+namespace konclave {
+
+namespace {
+
+// Of the transport: activations on their way forward, gradients on their way back.
+constexpr int kForwardChannel = 0, kBackwardChannel = 1;
+
+}  // namespace
+
+Pipeline::Slot::Slot(MemoryAccount& account)
+    : memory(account, MemoryClass::activations, "konclave::activations") {}
+
+Pipeline::Gradient::Gradient(MemoryAccount& account)
+    : memory(account, MemoryClass::activations, "konclave::boundary_gradients") {}
+
+/// All that the pieces of work of one training step share.
+struct Pipeline::Step {
+  const ExecSpace& exec;
+  Operations& operations;
+  Arena& scratch;
+  const std::vector<HostMicroBatch>& batches;
+  const StepPlan& plan;
+  int most_in_flight;
+  std::vector<double> losses;
+  std::vector<std::unique_ptr<Slot>> slots;  ///< in flight, by chunk and micro-batch
+  /// Made by the losses for the last chunk, by micro-batch.
+  std::vector<std::unique_ptr<Gradient>> from_losses;
+
+  std::unique_ptr<Slot>& slot(const PipelineWork& work) {
+    const std::size_t row = static_cast<std::size_t>(work.chunk) * batches.size();
+    return slots[row + static_cast<std::size_t>(work.micro_batch)];
+  }
+  Context context(Arena& activations) const { return {exec, operations, activations, scratch}; }
+};
+
+Pipeline::Pipeline(const Transformer& model, const Groups& groups, MemoryAccount& account)
+    : model_(model), groups_(groups), pp_(groups.pp), account_(account) {}
+
+PipelineShape Pipeline::shape_of(std::size_t micro_batches) const {
+  return {pp_->size(), model_.num_chunks(), static_cast<int>(micro_batches),
+          groups_.parallel.vpp_group_size};
+}
+
+std::unique_ptr<Pipeline::Slot> Pipeline::take_slot() {
+  if (free_slots_.empty()) return std::make_unique<Slot>(account_);
+  std::unique_ptr<Slot> slot = std::move(free_slots_.back());
+  free_slots_.pop_back();
+  slot->memory.rewind({});
+  return slot;
+}
+
+Arena& Pipeline::idle_memory() {
+  free_slots_.push_back(take_slot());
+  return free_slots_.back()->memory;
+}
+
+std::unique_ptr<Pipeline::Gradient> Pipeline::take_gradient(const ExecSpace& exec, int most) {
+  const bool one_is_idle = !free_gradients_.empty() && !free_gradients_.front()->sending;
+  if (!one_is_idle && gradients_ < most) {
+    ++gradients_;
+    return std::make_unique<Gradient>(account_);
+  }
+  require(!free_gradients_.empty(), "more gradients are on their way than micro-batches");
+  std::unique_ptr<Gradient> gradient = std::move(free_gradients_.front());
+  free_gradients_.pop_front();
+  if (gradient->sending) gradient->sending->wait(exec);
+  gradient->sending.reset();
+  gradient->memory.rewind({});
+  return gradient;
+}
+
+AnyView Pipeline::make_boundary(Arena& memory, const MicroBatch& batch) const {
+  const ModelDefinition& definition = model_.definition();
+  return memory.make(definition.compute, batch.rows_outside, definition.model.hidden_size);
+}
+
+void Pipeline::make_loss(Step& step, int micro_batch, const Slot& slot) {
+  const ArenaScope scope(step.scratch);
+  std::unique_ptr<Gradient> gradient = take_gradient(step.exec, step.most_in_flight + 1);
+  gradient->view = make_boundary(gradient->memory, slot.batch);
+  const auto losses = gradient->memory.make1<double>(slot.batch.sequences.tokens);
+  const LossHead head{model_.head(),
+                      slot.saved.output,
+                      slot.batch.labels,
+                      step.plan.loss_scale,
+                      losses,
+                      gradient->view};
+  loss_heads(step.context(gradient->memory), TensorParallel(groups_), std::span(&head, 1));
+  double& sum = step.losses[static_cast<std::size_t>(micro_batch)];
+  for (const double loss : to_host(step.exec, losses)) sum += loss;
+  step.from_losses[static_cast<std::size_t>(micro_batch)] = std::move(gradient);
+}
+
+void Pipeline::forward(Step& step, const PipelineWork& work) {
+  const ModelDefinition& definition = model_.definition();
+  std::unique_ptr<Slot>& slot = step.slot(work);
+  slot = take_slot();
+  slot->batch = make_micro_batch(
+      step.exec, slot->memory, step.batches[static_cast<std::size_t>(work.micro_batch)],
+      model_.batch_form(definition.model.sequence_length, definition.moe.window), groups_);
+  slot->input = {};
+  if (!is_first(work.chunk)) {
+    const AnyView received = make_boundary(slot->memory, slot->batch);
+    pp_->start_receive(step.exec, received, previous(), kForwardChannel).wait(step.exec);
+    slot->input = received;
+  }
+  model_.forward(step.context(slot->memory), work.chunk, slot->batch,
+                 {slot->batch.windows, step.plan.balance, step.plan.statistics}, slot->input,
+                 slot->saved);
+  if (is_last(work.chunk)) {
+    make_loss(step, work.micro_batch, *slot);
+    return;
+  }
+  AnyIn output = slot->saved.output;
+  if (fault("pipeline.stale_boundary") && work.micro_batch > 0) {
+    const auto& before = step.slot({work.kind, work.micro_batch - 1, work.chunk});
+    if (before) output = before->saved.output;
+  }
+  slot->sending.emplace(pp_->start_send(step.exec, output, next(), kForwardChannel));
+}
+
+void Pipeline::backward(Step& step, const PipelineWork& work) {
+  std::unique_ptr<Slot>& slot = step.slot(work);
+  std::unique_ptr<Gradient> gradient;
+  if (is_last(work.chunk)) {
+    gradient = std::move(step.from_losses[static_cast<std::size_t>(work.micro_batch)]);
+  } else {
+    gradient = take_gradient(step.exec, step.most_in_flight + 1);
+    gradient->view = make_boundary(gradient->memory, slot->batch);
+    pp_->start_receive(step.exec, gradient->view, next(), kBackwardChannel).wait(step.exec);
+    slot->sending->wait(step.exec);  // the next stage has long had it
+    slot->sending.reset();
+  }
+  model_.backward(step.context(slot->memory), work.chunk, slot->batch, slot->saved, gradient->view);
+  if (!is_first(work.chunk)) {
+    gradient->sending.emplace(
+        pp_->start_send(step.exec, gradient->view, previous(), kBackwardChannel));
+  }
+  free_gradients_.push_back(std::move(gradient));
+  free_slots_.push_back(std::move(slot));
+}
+
+std::vector<double> Pipeline::train(const ExecSpace& exec, Operations& operations, Arena& scratch,
+                                    const std::vector<HostMicroBatch>& batches,
+                                    const StepPlan& plan) {
+  const std::vector<PipelineWork> schedule =
+      pipeline_schedule(shape_of(batches.size()), pp_->rank());
+  const std::vector<int> in_flight = slots_in_flight(schedule);
+  Step step{exec,
+            operations,
+            scratch,
+            batches,
+            plan,
+            *std::max_element(in_flight.begin(), in_flight.end()),
+            std::vector<double>(batches.size(), 0),
+            {},
+            {}};
+  step.slots.resize(batches.size() * static_cast<std::size_t>(model_.num_chunks()));
+  step.from_losses.resize(batches.size());
+  for (std::size_t i = 0; i < schedule.size(); ++i) {
+    if (schedule[i].kind == PipelineWork::Kind::forward) {
+      forward(step, schedule[i]);
+    } else {
+      backward(step, schedule[i]);
+    }
+    const auto held = std::count_if(step.slots.begin(), step.slots.end(),
+                                    [](const auto& slot) { return slot != nullptr; });
+    require(held == in_flight[i], "a pipeline stage holds the activations of " +
+                                      std::to_string(held) + " micro-batches, and its schedule says " +
+                                      std::to_string(in_flight[i]));
+  }
+  for (const auto& gradient : free_gradients_) {
+    if (!gradient->sending) continue;
+    gradient->sending->wait(exec);
+    gradient->sending.reset();
+  }
+  return step.losses;
+}
+
+Pipeline::Inference Pipeline::infer(const Context& context, const HostMicroBatch& host,
+                                    int sequence_length, const MoeStatistics& statistics) const {
+  const ExecSpace& exec = context.exec;
+  Inference result;
+  result.batch = make_micro_batch(exec, context.activations, host,
+                                  model_.batch_form(sequence_length, /*window=*/0), groups_);
+  for (int chunk = 0; chunk < model_.num_chunks(); ++chunk) {
+    AnyView input;
+    if (!is_first(chunk)) {
+      input = make_boundary(context.activations, result.batch);
+      pp_->start_receive(exec, input, previous(), kForwardChannel).wait(exec);
+    }
+    ModelChunk::Saved saved;
+    model_.forward(context, chunk, result.batch, {result.batch.windows, {}, statistics}, input,
+                   saved);
+    result.output = saved.output;
+    if (!is_last(chunk)) pp_->start_send(exec, saved.output, next(), kForwardChannel).wait(exec);
+  }
+  return result;
+}
+
+}  // namespace konclave
