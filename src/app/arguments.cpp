@@ -18,6 +18,11 @@ void add_deck_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* train = app.add_subcommand(
       "train", "Train; goes on from the newest good checkpoint of the run by itself");
   train->add_option("deck", arguments.deck, "Input deck (TOML)")->required();
+  train
+      ->add_option("--self-check", arguments.self_check,
+                   "Instead of a run: so many steps in the deck's mapping and on one rank, from the same "
+                   "start, and the first tensor that differs; leaves with 1 when there is one")
+      ->check(CLI::PositiveNumber);
   add_overrides(*train, arguments);
 
   CLI::App* check = app.add_subcommand("check", "Validate a deck and print what it resolves to");
@@ -26,6 +31,8 @@ void add_deck_commands(CLI::App& app, Arguments& arguments) {
       ->add_option("--ranks", arguments.ranks,
                    "Ranks that the run would have; by default the fewest that the deck can run on")
       ->check(CLI::PositiveNumber);
+  check->add_flag("--schedule", arguments.schedule,
+                  "Also print which stage of the pipeline runs what when");
   add_overrides(*check, arguments);
 
   CLI::App* explain = app.add_subcommand("explain", "Print the deck reference");

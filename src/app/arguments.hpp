@@ -23,6 +23,8 @@ struct Arguments {
   double temperature = 1;
   std::uint64_t seed = 1;
   int ranks = 0;                    ///< check; 0: the fewest that the deck can run on
+  std::int64_t self_check = 0;      ///< train: steps to compare; 0 trains
+  bool schedule = false;            ///< check: with the schedule of the pipeline
   int sequence_length = 0;          ///< convert from-hf
   bool verify = false;              ///< inspect
   std::optional<double> tolerance;  ///< compare: instead of the promised figures

@@ -4,11 +4,15 @@
 #include "comm/agreed.hpp"
 #include "deck/check_report.hpp"
 #include "deck/deck.hpp"
+#include "deck/rank_rules.hpp"
 #include "deck/reference.hpp"
+#include "deck/schedule_report.hpp"
 #include "ops/backend_list.hpp"
+#include "parallel/pipeline_layout.hpp"
 #include "parallel/rank_grids.hpp"
 #include "run/hardware.hpp"
 #include "run/model_source.hpp"
+#include "run/self_check.hpp"
 #include "run/training.hpp"
 
 #include <fmt/format.h>
@@ -31,10 +35,18 @@ void print_hardware() {
   for (const std::string& text : hardware_warnings(places)) fmt::print("# warning: {}\n", text);
 }
 
+void print_schedule(const Deck& deck, int ranks) {
+  const PipelineShape shape = make_pipeline_shape(deck, place_ranks(deck, ranks));
+  const PipelineLayout layout =
+      make_pipeline_layout(deck.parallel, deck.definition.model.num_layers);
+  fmt::print("\n{}", schedule_report(shape, layout));
+}
+
 ExitCode run_check(const Arguments& arguments) {
   const Deck deck = read_deck(arguments.deck, arguments.overrides);
   const int ranks = arguments.ranks > 0 ? arguments.ranks : smallest_ranks(deck.parallel);
   fmt::print("{}", check_report(deck, ranks));
+  if (arguments.schedule) print_schedule(deck, ranks);
   print_hardware();
   return ExitCode::done;
 }
@@ -74,8 +86,11 @@ Deck read_deck_together(const Arguments& arguments, const Communicator& world) {
 using SharedCommand = ExitCode (*)(const Arguments&, const Communicator&, spdlog::logger&);
 
 ExitCode run_train(const Arguments& arguments, const Communicator& world, spdlog::logger& log) {
-  return train(world, read_deck_together(arguments, world), built_backends(),
-               arguments.command_line, log);
+  const Deck deck = read_deck_together(arguments, world);
+  if (arguments.self_check > 0) {
+    return self_check(world, deck, built_backends(), arguments.self_check, log);
+  }
+  return train(world, deck, built_backends(), arguments.command_line, log);
 }
 
 const std::map<std::string, SharedCommand, std::less<>> kShared = {

@@ -33,7 +33,7 @@ class AttentionCore {
                         const AnyView& dv) const = 0;
 };
 
-/// By groups.cp and groups.cp_comm:
+/// By groups.cp and groups.parallel.cp_comm:
 ///   one rank    the operation itself
 ///   ring        keys and values go round; partial results are merged by their log-sum-exp
 ///   all_gather  keys and values of all ranks are gathered

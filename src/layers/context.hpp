@@ -1,5 +1,6 @@
 #pragma once
 
+#include "base/trace.hpp"
 #include "ops/op_table.hpp"
 #include "tensor/arena.hpp"
 
@@ -13,6 +14,7 @@ struct Context {
   Operations& operations;
   Arena& activations;  ///< what backward needs: lives as long as the micro-batch
   Arena& scratch;      ///< temporaries: a layer frees what it took
+  Trace* trace = nullptr;  ///< where the time of layers is drawn, if anywhere
 };
 
 /// Sequences of which the ranks of cp hold parts, as they are together. With R ranks of T rows there are

@@ -37,7 +37,10 @@ RmsNorm outer_norm(const std::string& name, const ModelDefinition& definition, c
 
 Block::Block(const ModelDefinition& definition, const Groups& groups, int layer, int moe_index,
              const ParameterStorage& storage)
-    : input_norm_(outer_norm(prefix(layer) + ".input_layernorm", definition, groups, storage)),
+    : attention_label_("layer " + std::to_string(layer) + " attention"),
+      feed_forward_label_("layer " + std::to_string(layer) +
+                          (definition.is_moe_layer(layer) ? " MoE" : " MLP")),
+      input_norm_(outer_norm(prefix(layer) + ".input_layernorm", definition, groups, storage)),
       attention_(prefix(layer) + ".self_attn", attention_config(definition), groups, storage),
       post_norm_(
           outer_norm(prefix(layer) + ".post_attention_layernorm", definition, groups, storage)) {
@@ -67,10 +70,14 @@ AnyView Block::forward(const Context& context, const Rotary& rotary, const Seque
     return context.activations.make(x.type(), x.extent(0), x.extent(1));
   };
   const AnyView normed = activation(), middle = activation();
-  input_norm_.forward(context, x, saved.input_norm, normed);
-  attention_.forward(context, rotary, sequences, normed, saved.attention, middle);
-  ops::add(context.exec, x, middle, middle);
+  {
+    const TraceSpan span(context.trace, attention_label_, "layer");
+    input_norm_.forward(context, x, saved.input_norm, normed);
+    attention_.forward(context, rotary, sequences, normed, saved.attention, middle);
+    ops::add(context.exec, x, middle, middle);
+  }
 
+  const TraceSpan span(context.trace, feed_forward_label_, "layer");
   const AnyView normed_middle = activation(), y = activation();
   post_norm_.forward(context, middle, saved.post_norm, normed_middle);
   if (moe_) {
@@ -87,12 +94,16 @@ void Block::backward(const Context& context, const Rotary& rotary, const Sequenc
   const ArenaScope scope(context.scratch);
   const AnyView inner =
       context.scratch.make(gradient.type(), gradient.extent(0), gradient.extent(1));
-  if (moe_) {
-    moe_->backward(context, saved.moe, gradient, inner);
-  } else {
-    mlp_->backward(context, saved.mlp, gradient, inner);
+  {
+    const TraceSpan span(context.trace, feed_forward_label_, "layer");
+    if (moe_) {
+      moe_->backward(context, saved.moe, gradient, inner);
+    } else {
+      mlp_->backward(context, saved.mlp, gradient, inner);
+    }
+    post_norm_.backward(context, saved.post_norm, inner, /*residual=*/gradient, gradient);
   }
-  post_norm_.backward(context, saved.post_norm, inner, /*residual=*/gradient, gradient);
+  const TraceSpan span(context.trace, attention_label_, "layer");
   attention_.backward(context, rotary, sequences, saved.attention, gradient, inner);
   input_norm_.backward(context, saved.input_norm, inner, /*residual=*/gradient, gradient);
 }

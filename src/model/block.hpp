@@ -45,6 +45,7 @@ class Block {
   }
 
  private:
+  std::string attention_label_, feed_forward_label_;  ///< in a trace
   RmsNorm input_norm_;
   SelfAttention attention_;
   RmsNorm post_norm_;

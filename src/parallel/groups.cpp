@@ -70,8 +70,6 @@ Groups Groups::create(const Communicator& world, const RankGrids& grids,
   groups.etp_ep = of_experts({"etp", "ep"}, "etp_ep");
   groups.expert_dp = of_experts({"edp"}, "edp");
   groups.parallel = parallel;
-  groups.sequence_parallel = parallel.sp;
-  groups.cp_comm = parallel.cp_comm;
   return groups;
 }
 

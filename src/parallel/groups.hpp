@@ -6,7 +6,6 @@
 #include "parallel/rank_grids.hpp"
 
 #include <memory>
-#include <string>
 
 namespace konclave {
 
@@ -29,9 +28,7 @@ struct Groups {
   Group etp_ep;     ///< hold the experts of a layer together, once
   Group expert_dp;  ///< edp: hold the same part of the same experts
 
-  ParallelConfig parallel;
-  bool sequence_parallel = false;  ///< parallel.sp
-  std::string cp_comm = "ring";    ///< parallel.cp_comm
+  ParallelConfig parallel;  ///< what the groups were made of
 
   /// One rank, without MPI.
   static Groups alone();

@@ -155,7 +155,7 @@ std::string order_fault(const std::string& order) {
 }
 
 std::string order_fault(const ParallelConfig& parallel, int ranks) {
-  const std::string fault = order_fault(parallel.order);
+  std::string fault = order_fault(parallel.order);
   if (!fault.empty()) return fault;
   const std::string here = fmt::format(" = \"{}\"", parallel.order);
   const RankGrids grids = build(parallel, ranks);

@@ -6,7 +6,7 @@
 namespace konclave {
 
 TensorParallel::TensorParallel(const Groups& groups)
-    : tp_(groups.tp), shares_rows_(groups.sequence_parallel && groups.tp->size() > 1) {}
+    : tp_(groups.tp), shares_rows_(groups.parallel.sp && groups.tp->size() > 1) {}
 
 std::int64_t TensorParallel::rows_outside(std::int64_t inside) const {
   if (!shares_rows_) return inside;

@@ -36,8 +36,7 @@ struct LogConfig {
   std::int64_t interval = 1;  ///< steps between lines of progress
   std::string progress =
       "auto";  ///< "auto" (a bar on a terminal, else lines), "bar", "lines", "none"
-  std::vector<std::int64_t>
-      trace_steps;            ///< steps, from 1 on and ascending, that go into the trace
+  std::vector<std::int64_t> trace_steps;  ///< of which there is a trace, ascending from 1 on
   std::string sample_prompt;  ///< at the end the model continues this text; "": no sample
 };
 

@@ -1,21 +1,11 @@
 #include "run/evaluation.hpp"
 
+#include "run/batches.hpp"
+
 #include <algorithm>
 #include <numeric>
-#include <span>
 
 namespace konclave {
-
-HostMicroBatch read_sequences(const Dataset& data, const std::vector<std::int64_t>& indices) {
-  const auto length = static_cast<std::size_t>(data.sequence_length());
-  HostMicroBatch batch{std::vector<int>(length * indices.size()),
-                       std::vector<int>(length * indices.size())};
-  for (std::size_t i = 0; i < indices.size(); ++i) {
-    data.read(indices[i], std::span(batch.tokens).subspan(i * length, length),
-              std::span(batch.labels).subspan(i * length, length));
-  }
-  return batch;
-}
 
 Evaluation evaluate(ModelRunner& runner, const Dataset& data, std::int64_t count, int micro_size,
                     const LogitsSink& each) {

@@ -9,9 +9,6 @@
 
 namespace konclave {
 
-/// The sequences of a data set with these indices, one after the other.
-HostMicroBatch read_sequences(const Dataset& data, const std::vector<std::int64_t>& indices);
-
 /// Gets the logits, row-major (T,V), of the sequences from `first` on.
 using LogitsSink = std::function<void(std::int64_t first, const std::vector<double>& logits)>;
 

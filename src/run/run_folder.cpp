@@ -60,6 +60,10 @@ void RunFolder::describe(const std::string& deck, const nlohmann::json& provenan
   write_file(path_ / "provenance.json", provenance.dump(2) + "\n");
 }
 
+void RunFolder::write_trace(const std::string& json) const {
+  write_file(path_ / "trace.json", json);
+}
+
 void RunFolder::open_metrics(std::int64_t step) {
   const std::filesystem::path file = path_ / "metrics.jsonl";
   write_file(file, kept_lines(file, step));

@@ -27,6 +27,8 @@ class RunFolder {
 
   /// Replaces deck.toml and provenance.json.
   void describe(const std::string& deck, const nlohmann::json& provenance);
+  /// Replaces trace.json.
+  void write_trace(const std::string& json) const;
   /// Opens metrics.jsonl for a run that goes on after `step`: later lines, and a last one that was
   /// cut short, are dropped.
   void open_metrics(std::int64_t step);

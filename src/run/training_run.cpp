@@ -7,6 +7,7 @@
 #include "data/tokenizer.hpp"
 #include "deck/rank_rules.hpp"
 #include "model/flops.hpp"
+#include "run/batches.hpp"
 #include "run/evaluation.hpp"
 #include "run/hardware.hpp"
 #include "run/model_source.hpp"
@@ -23,9 +24,10 @@ namespace konclave {
 
 namespace {
 
-Groups make_groups(const Communicator& world, const Deck& deck) {
+Groups make_groups(const Communicator& world, const Deck& deck,
+                   const std::shared_ptr<CommunicationLog>& communication) {
   const RankGrids grids = together(world, [&] { return place_ranks(deck, world.size()); });
-  return Groups::create(world, grids, deck.parallel);
+  return Groups::create(world, grids, deck.parallel, communication);
 }
 
 LogConfig quiet_unless(bool speaks, LogConfig config) {
@@ -41,7 +43,9 @@ TrainingRun::TrainingRun(const Communicator& world, const Deck& deck, OpTable ba
       deck_(deck),
       log_(log),
       started_(Clock::now()),
-      groups_(make_groups(world, deck)),
+      trace_(std::make_shared<Trace>()),
+      communication_(std::make_shared<CommunicationLog>(trace_)),
+      groups_(make_groups(world, deck, communication_)),
       corpus_(together(world,
                        [&] {
                          return open_corpus(deck.data, deck.definition.model.sequence_length,
@@ -53,6 +57,7 @@ TrainingRun::TrainingRun(const Communicator& world, const Deck& deck, OpTable ba
       progress_(quiet_unless(world.rank() == 0, deck.log), deck.run.steps, log),
       command_line_(command_line) {
   on_root(world, [&] { folder_.emplace(deck.run, deck.checkpoint); });
+  runner_.trace_to(trace_);
 }
 
 ExitCode TrainingRun::run() {
@@ -155,29 +160,28 @@ ExitCode TrainingRun::loop() {
 StepMetrics TrainingRun::take_step() {
   require(state_.step != 2 || world_.rank() < world_.size() - 1 || !fault("step.last_rank_fails"),
           "a seeded failure", ExitCode::input);
-  const StepMetrics metrics = trainer_.step(state_.step + 1, next_batch());
+  trace_step(state_.step + 1);
+  const StepMetrics metrics = trainer_.step(
+      state_.step + 1, read_batch(*corpus_.train, sampler_, deck_.batch, state_.samples,
+                                  groups_.dp->rank(), groups_.dp->size()));
   ++state_.step;
+  write_trace();
   state_.samples += deck_.batch.global_size;
   state_.tokens += metrics.tokens;
   return metrics;
 }
 
-std::vector<HostMicroBatch> TrainingRun::next_batch() const {
-  const int share = deck_.batch.global_size / groups_.dp->size();
-  const int begin = fault("data.same_share") ? 0 : share * groups_.dp->rank();
-  std::vector<HostMicroBatch> batches;
-  for (int first = begin; first < begin + share; first += deck_.batch.micro_size) {
-    std::vector<std::int64_t> indices;
-    for (int i = 0; i < deck_.batch.micro_size; ++i) {
-      indices.push_back(sampler_(state_.samples + first + i));
-    }
-    batches.push_back(read_sequences(*corpus_.train, indices));
-    std::vector<int>& labels = batches.back().labels;
-    if (fault("data.labels_shifted") && groups_.dp->rank() > 0) {
-      std::rotate(labels.begin(), labels.begin() + 1, labels.end());
-    }
-  }
-  return batches;
+void TrainingRun::trace_step(std::int64_t step) {
+  const std::vector<std::int64_t>& traced = deck_.log.trace_steps;
+  trace_->set_recording(std::binary_search(traced.begin(), traced.end(), step));
+}
+
+void TrainingRun::write_trace() {
+  if (!trace_->recording()) return;
+  trace_->set_recording(false);
+  const std::vector<std::string> events =
+      world_.gather(trace_->json_events(world_.rank()), /*root=*/0);
+  on_root(world_, [&] { folder_->write_trace(trace_json(events)); });
 }
 
 void TrainingRun::write_metrics(const StepMetrics& metrics, double seconds,

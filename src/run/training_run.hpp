@@ -12,6 +12,7 @@
 #include <spdlog/logger.h>
 
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -42,8 +43,10 @@ class TrainingRun {
   /// Mean loss over held-out data; below 0 when there is none.
   double validate();
   bool validation_due() const;
-  /// This rank's micro-batches of the next global batch.
-  std::vector<HostMicroBatch> next_batch() const;
+  /// Begins to record when this step is one of log.trace_steps.
+  void trace_step(std::int64_t step);
+  /// Behind a step that was recorded: trace.json has it, and those recorded before.
+  void write_trace();
 
   /// At an interval: a failure is reported, and the run goes on to the next interval.
   void save_at_interval();
@@ -70,6 +73,8 @@ class TrainingRun {
   spdlog::logger& log_;
   StopSignals signals_;
   Clock::time_point started_;
+  std::shared_ptr<Trace> trace_;
+  std::shared_ptr<CommunicationLog> communication_;
   Groups groups_;
   Corpus corpus_;
   std::optional<RunFolder> folder_;  ///< rank 0's

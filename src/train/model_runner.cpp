@@ -28,6 +28,11 @@ ModelRunner::ModelRunner(const ModelDefinition& definition, const Groups& groups
 
 void ModelRunner::weights_changed() { model_->prepare(exec_, operations_); }
 
+void ModelRunner::trace_to(std::shared_ptr<Trace> trace) {
+  trace_ = std::move(trace);
+  pipeline_.trace_to(trace_.get());
+}
+
 MoeStatistics ModelRunner::fresh_statistics() {
   statistics_.rewind({});
   const ModelDefinition& definition = model_->definition();

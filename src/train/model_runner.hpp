@@ -5,6 +5,7 @@
 #include "train/pipeline.hpp"
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace konclave {
@@ -37,6 +38,14 @@ class ModelRunner {
 
   void weights_changed();
 
+  /// Where training steps are drawn; null, as at first, for nowhere.
+  void trace_to(std::shared_ptr<Trace> trace);
+  Trace* trace() const { return trace_.get(); }
+  /// Pipeline::observe_layers.
+  void observe_layers(Pipeline::LayerObserver observer) {
+    pipeline_.observe_layers(std::move(observer));
+  }
+
   /// Cross entropy of a micro-batch, forward only; dropless, nothing random. `sequence_length` may
   /// be shorter than the model's. With `logits` those of the whole micro-batch are copied there,
   /// row-major (B S, V), where holds_logits() is true.
@@ -64,6 +73,7 @@ class ModelRunner {
   void share_losses(std::vector<double>& losses) const;
 
   Groups groups_;
+  std::shared_ptr<Trace> trace_;
   ExecSpace exec_;
   MemoryAccount account_;
   Arena weights_, gradients_, scratch_, statistics_;

@@ -31,6 +31,7 @@ struct Pipeline::Step {
   const std::vector<HostMicroBatch>& batches;
   const StepPlan& plan;
   int most_in_flight;
+  Trace* trace;
   std::vector<double> losses;
   std::vector<std::unique_ptr<Slot>> slots;  ///< in flight, by chunk and micro-batch
   /// Made by the losses for the last chunk, by micro-batch.
@@ -40,7 +41,9 @@ struct Pipeline::Step {
     const std::size_t row = static_cast<std::size_t>(work.chunk) * batches.size();
     return slots[row + static_cast<std::size_t>(work.micro_batch)];
   }
-  Context context(Arena& activations) const { return {exec, operations, activations, scratch}; }
+  Context context(Arena& activations) const {
+    return {exec, operations, activations, scratch, trace};
+  }
 };
 
 Pipeline::Pipeline(const Transformer& model, const Groups& groups, MemoryAccount& account)
@@ -117,6 +120,7 @@ void Pipeline::forward(Step& step, const PipelineWork& work) {
   model_.forward(step.context(slot->memory), work.chunk, slot->batch,
                  {slot->batch.windows, step.plan.balance, step.plan.statistics}, slot->input,
                  slot->saved);
+  if (observer_) show_layers(work.chunk, slot->saved);
   if (is_last(work.chunk)) {
     make_loss(step, work.micro_batch, *slot);
     return;
@@ -127,6 +131,17 @@ void Pipeline::forward(Step& step, const PipelineWork& work) {
     if (before) output = before->saved.output;
   }
   slot->sending.emplace(pp_->start_send(step.exec, output, next(), kForwardChannel));
+}
+
+void Pipeline::show_layers(int chunk, const ModelChunk::Saved& saved) const {
+  const ModelPart& part = model_.chunk(chunk).part();
+  for (int i = 0; i < part.layers; ++i) {
+    const bool is_last_layer = i == part.layers - 1;
+    const AnyIn behind = part.head ? saved.norm.x : saved.output;
+    observer_(part.first_layer + i,
+              is_last_layer ? behind
+                            : saved.blocks[static_cast<std::size_t>(i) + 1].input_norm.x);
+  }
 }
 
 void Pipeline::backward(Step& step, const PipelineWork& work) {
@@ -162,13 +177,18 @@ std::vector<double> Pipeline::train(const ExecSpace& exec, Operations& operation
             batches,
             plan,
             *std::max_element(in_flight.begin(), in_flight.end()),
+            trace_,
             std::vector<double>(batches.size(), 0),
             {},
             {}};
   step.slots.resize(batches.size() * static_cast<std::size_t>(model_.num_chunks()));
   step.from_losses.resize(batches.size());
   for (std::size_t i = 0; i < schedule.size(); ++i) {
-    if (schedule[i].kind == PipelineWork::Kind::forward) {
+    const bool is_forward = schedule[i].kind == PipelineWork::Kind::forward;
+    TraceSpan span(trace_, is_forward ? "forward" : "backward", "pipeline");
+    span.argument("micro_batch", std::int64_t{schedule[i].micro_batch});
+    span.argument("chunk", std::int64_t{schedule[i].chunk});
+    if (is_forward) {
       forward(step, schedule[i]);
     } else {
       backward(step, schedule[i]);

@@ -5,8 +5,10 @@
 #include "parallel/schedule.hpp"
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace konclave {
@@ -25,6 +27,14 @@ class Pipeline {
  public:
   /// `model` has to outlive it.
   Pipeline(const Transformer& model, const Groups& groups, MemoryAccount& account);
+
+  /// Called in training steps with the number of each layer and its output (rows outside, H), when its
+  /// chunk has passed it.
+  using LayerObserver = std::function<void(int layer, const AnyIn& output)>;
+  void observe_layers(LayerObserver observer) { observer_ = std::move(observer); }
+
+  /// Where the pieces of work of training steps are drawn from now on; null for nowhere.
+  void trace_to(Trace* trace) { trace_ = trace; }
 
   /// Forward and backward of all micro-batches in the order of the schedule: adds to the gradients and the
   /// statistics. Gradients are those of  loss_scale * sum of losses + balance losses.  Gives back the sum of
@@ -75,6 +85,7 @@ class Pipeline {
 
   void forward(Step& step, const PipelineWork& work);
   void backward(Step& step, const PipelineWork& work);
+  void show_layers(int chunk, const ModelChunk::Saved& saved) const;
   /// The losses of a micro-batch, and the gradient that backward begins with.
   void make_loss(Step& step, int micro_batch, const Slot& slot);
   AnyView make_boundary(Arena& memory, const MicroBatch& batch) const;
@@ -87,6 +98,8 @@ class Pipeline {
   Groups groups_;
   std::shared_ptr<const Transport> pp_;
   MemoryAccount& account_;
+  Trace* trace_ = nullptr;
+  LayerObserver observer_;
   std::vector<std::unique_ptr<Slot>> free_slots_;  ///< the last one is taken first
   std::deque<std::unique_ptr<Gradient>> free_gradients_;  ///< longest free first
   int gradients_ = 0;                                     ///< made so far

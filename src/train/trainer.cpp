@@ -65,6 +65,7 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
   metrics.tokens = counts.tokens;
   const double loss_scale = 1 / static_cast<double>(counts.scored);
 
+  const TraceSpan whole(runner_.trace(), "step " + std::to_string(step), "step");
   optimizer_.zero_gradients(runner_.exec());
   const MoeStatistics statistics = runner_.fresh_statistics();
   std::vector<double> losses = runner_.train(
@@ -76,11 +77,18 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
     losses.back() = std::numeric_limits<double>::quiet_NaN();
   }
   metrics.loss = sum_in_order(*groups.dp, losses) * loss_scale;
-  reducer_.reduce(runner_.exec(), runner_.scratch());
-  metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch(), groups);
-  read_statistics(runner_.exec(), statistics, groups, metrics);
+  {
+    const TraceSpan span(runner_.trace(), "reduce gradients", "optimizer");
+    reducer_.reduce(runner_.exec(), runner_.scratch());
+  }
+  {
+    const TraceSpan span(runner_.trace(), "gradient norm, statistics", "optimizer");
+    metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch(), groups);
+    read_statistics(runner_.exec(), statistics, groups, metrics);
+  }
   metrics.finite = std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm);
   if (metrics.finite) {
+    const TraceSpan span(runner_.trace(), "update weights", "optimizer");
     optimizer_.update(runner_.exec(), step, learning_rate(step), metrics.grad_norm);
     runner_.weights_changed();
   }

@@ -80,7 +80,7 @@ class Comparison {
     const Groups alone = Groups::alone();
     Groups groups = alone;
     groups.cp = std::move(cp);
-    groups.cp_comm = way;
+    groups.parallel.cp_comm = way;
     core_ = make_attention_core(wanted.shape, groups);
     whole_core_ = make_attention_core(wanted.shape, alone);
     make_whole();
@@ -315,7 +315,7 @@ TEST(HeadExchange, HeadsThatCannotBeSharedOutAreRefused) {
   if (ranks() == 1) GTEST_SKIP() << "one rank has all heads";
   Groups groups = Groups::alone();
   groups.cp = all_ranks();
-  groups.cp_comm = "a2a";
+  groups.parallel.cp_comm = "a2a";
   expect_error([&] { make_attention_core(shape(2 * ranks(), 1, 4, 4, DType::fp32), groups); },
                ExitCode::internal, {"1 key/value heads", std::to_string(ranks()) + " ranks"});
 }
@@ -324,7 +324,7 @@ TEST(AttentionCore, OtherWaysAreRefused) {
   if (ranks() == 1) GTEST_SKIP() << "one rank needs no way";
   Groups groups = Groups::alone();
   groups.cp = all_ranks();
-  groups.cp_comm = "mail";
+  groups.parallel.cp_comm = "mail";
   EXPECT_THROW(make_attention_core(shape(1, 1, 4, 4, DType::fp32), groups), Error);
 }
 

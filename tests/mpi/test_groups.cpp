@@ -79,8 +79,8 @@ TEST(Groups, AreThoseOfTheGrids) {
     const RankGrids grids = make_rank_grids(parallel, world.size());
     const Groups groups = Groups::create(world, grids, parallel);
     expect_groups(groups, grids, rank);
-    EXPECT_TRUE(groups.sequence_parallel);
-    EXPECT_EQ(groups.cp_comm, "a2a");
+    EXPECT_TRUE(groups.parallel.sp);
+    EXPECT_EQ(groups.parallel.cp_comm, "a2a");
     ++created;
   }
   EXPECT_GE(created, 2) << "on any number of ranks there is a mapping for each order";

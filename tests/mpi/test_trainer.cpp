@@ -124,7 +124,13 @@ Groups delayed(const Groups& groups, const std::shared_ptr<VirtualClock>& clock)
   const auto delay = [&](const std::shared_ptr<const Transport>& group) {
     return std::make_shared<DelayedTransport>(group, clock, Link{1e-5, 1e9});
   };
-  return {groups.world, delay(groups.dp), delay(groups.ep), delay(groups.expert_dp)};
+  Groups late = groups;
+  for (Groups::Group* group :
+       {&late.tp, &late.cp, &late.dp, &late.pp, &late.tp_cp, &late.dp_cp, &late.tp_dp_cp, &late.etp,
+        &late.ep, &late.etp_ep, &late.expert_dp}) {
+    *group = delay(*group);
+  }
+  return late;
 }
 
 TEST(TrainerOverRanks, ReadsNothingBeforeItHasArrived) {

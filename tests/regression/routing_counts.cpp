@@ -4,7 +4,7 @@
 #include "data/corpus.hpp"
 #include "deck/deck.hpp"
 #include "ops/backend_list.hpp"
-#include "run/evaluation.hpp"
+#include "run/batches.hpp"
 #include "tensor/host_copy.hpp"
 #include "tensor/kokkos.hpp"
 #include "train/trainer.hpp"

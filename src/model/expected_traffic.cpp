@@ -1,0 +1,306 @@
+#include "model/expected_traffic.hpp"
+
+#include "base/error.hpp"
+#include "parallel/pipeline_layout.hpp"
+
+#include <algorithm>
+
+namespace konclave {
+
+namespace {
+
+constexpr std::int64_t kNumber = sizeof(double);  // or a count of 64 bits
+constexpr std::int64_t kIndex = sizeof(int);
+
+struct Group {
+  const char* name;
+  std::int64_t size;
+};
+
+/// What the formulas are made of.
+struct Sizes {
+  explicit Sizes(const StepShape& step)
+      : tp{"tp", step.parallel.tp},
+        cp{"cp", step.parallel.cp},
+        dp{"dp", step.ranks / (tp.size * cp.size * step.parallel.pp)},
+        pp{"pp", step.parallel.pp},
+        tp_cp{"tp_cp", tp.size * cp.size},
+        dp_cp{"dp_cp", dp.size * cp.size},
+        tp_dp_cp{"tp_dp_cp", tp.size * dp.size * cp.size},
+        etp{"etp", step.parallel.etp},
+        ep{"ep", step.parallel.ep},
+        etp_ep{"etp_ep", etp.size * ep.size},
+        edp{"edp", step.ranks / (etp.size * ep.size * pp.size)},
+        element(static_cast<std::int64_t>(size_of(step.definition.compute))),
+        wide(static_cast<std::int64_t>(size_of(accum_type(step.definition.compute)))),
+        micro_batches(step.global_size / (step.micro_size * dp.size)),
+        inside(step.micro_size * std::int64_t{step.definition.model.sequence_length} / cp.size),
+        outside(shares_rows(step) ? inside / tp.size : inside) {
+    require(step.ranks == tp_dp_cp.size * pp.size && step.ranks == etp_ep.size * edp.size * pp.size,
+            "expected_traffic: the sizes of the groups don't make up the ranks");
+  }
+
+  static bool shares_rows(const StepShape& step) { return step.parallel.sp && step.parallel.tp > 1; }
+
+  Group tp, cp, dp, pp, tp_cp, dp_cp, tp_dp_cp, etp, ep, etp_ep, edp;
+  std::int64_t element, wide;    ///< bytes of an activation, and of what sums and weights are in
+  std::int64_t micro_batches;    ///< of a rank
+  std::int64_t inside, outside;  ///< rows of a micro-batch on a rank, in the two regions of a layer
+};
+
+/// Adds up the formulas. "A pass" is what one rank does for one micro-batch in one part of the model.
+/// Where the ranks of a group have parts of different sizes, a formula gives their average, which
+/// is what a sum over the group wants.
+class Counter {
+ public:
+  Counter(const StepShape& step, bool rows_go_again)
+      : model_(step.definition.model),
+        moe_(step.definition.moe),
+        parallel_(step.parallel),
+        of_(step),
+        shares_rows_(Sizes::shares_rows(step)),
+        rows_go_again_(rows_go_again) {
+    for (int layer = 0; layer < model_.num_layers; ++layer) {
+      attention();
+      if (step.definition.is_moe_layer(layer)) {
+        moe();
+      } else {
+        mlp();
+      }
+    }
+    embedding_and_head();
+    stages();
+    numbers(step.definition.num_moe_layers());
+  }
+
+  const TrafficBytes& bytes() const { return bytes_; }
+
+ private:
+  void add(const Group& group, const char* collective, std::int64_t bytes) {
+    if (group.size > 1 && bytes > 0) bytes_[{group.name, collective}] += bytes;
+  }
+  /// On all ranks that have a layer, in all of their passes.
+  void add_passes(const Group& group, const char* collective, std::int64_t bytes) {
+    add(group, collective, of_.tp_dp_cp.size * of_.micro_batches * bytes);
+  }
+
+  /// The ways between the regions of a layer (TensorParallel), (T,H) rows each. With sequence
+  /// parallelism `enter` gathers all rows, and in `leave` each rank gets its rows of every rank's.
+  /// Without it, `enter` is nothing, and after a sum of slices `leave` gathers them.
+  void regions(std::int64_t enters, std::int64_t leaves) {
+    const std::int64_t rows = of_.inside * model_.hidden_size * of_.element;
+    add_passes(of_.tp, "all_gather", (shares_rows_ ? enters : leaves) * rows);
+    add_passes(of_.tp, "all_to_all", leaves * rows);
+  }
+
+  /// Forward enters with x; backward with the gradient, and with x again for the weights.
+  void attention() {
+    regions(/*enters=*/3, /*leaves=*/2);
+    attention_over_cp();
+    const std::int64_t hidden = model_.hidden_size, head = model_.head_size();
+    const std::int64_t queries = model_.num_heads * head, keys = model_.kv_heads() * head;
+    const std::int64_t bias = model_.qkv_bias ? 1 : 0;
+    parted_gradients(2 * hidden * queries + bias * queries);
+    const std::int64_t of_keys = 2 * (hidden + bias) * keys;
+    if (model_.kv_heads() % of_.tp.size == 0) {
+      parted_gradients(of_keys);
+    } else {
+      inside_gradients(of_keys);
+    }
+    if (model_.qk_norm) inside_gradients(2 * head);
+    outside_gradients(2 * hidden);  // the norms of the layer
+  }
+
+  /// Queries and outputs of a rank are (T, N D / tp), keys and values (T, Nkv D / tp), one head at
+  /// least.
+  void attention_over_cp() {
+    const std::int64_t head = of_.inside * model_.head_size(), others = of_.cp.size - 1;
+    const std::int64_t queries = model_.num_heads / of_.tp.size * head;
+    const std::int64_t keys = std::max<std::int64_t>(1, model_.kv_heads() / of_.tp.size) * head;
+    if (parallel_.cp_comm == "ring") {
+      // Keys and values of all others in both directions; sums of their gradients come round too,
+      // and home.
+      add_passes(of_.cp, "receive", 2 * 2 * others * keys * of_.element);
+      add_passes(of_.cp, "receive", 2 * of_.cp.size * keys * of_.wide);
+    } else if (parallel_.cp_comm == "all_gather") {
+      // Keys and values in both directions, and this rank's part of everybody's gradients.
+      add_passes(of_.cp, "all_gather", 2 * 2 * of_.cp.size * keys * of_.element);
+      add_passes(of_.cp, "all_to_all", 2 * of_.cp.size * keys * of_.element);
+    } else {
+      // q, k, v and o, and their gradients.
+      add_passes(of_.cp, "all_to_all", 2 * (2 * queries + 2 * keys) * of_.element);
+    }
+  }
+
+  void mlp() {
+    regions(/*enters=*/3, /*leaves=*/2);
+    parted_gradients(3 * std::int64_t{model_.hidden_size} * model_.ffn_hidden_size);
+  }
+
+  void moe() {
+    balance();
+    if (moe_.dispatcher == "allgather") {
+      all_gather_dispatch();
+    } else {
+      all_to_all_dispatch();
+    }
+    const std::int64_t hidden = model_.hidden_size, experts = moe_.num_experts;
+    outside_gradients(experts * hidden);  // the router
+    add_gradients(of_.edp, 3 * experts * hidden * moe_.ffn_hidden_size);
+  }
+
+  /// Counts and sums of scores, (2W,E) in double, summed in order; forward only.
+  void balance() {
+    if (moe_.aux_loss_coefficient() == 0) return;
+    const std::int64_t sequences = of_.inside * of_.cp.size / model_.sequence_length;
+    const std::int64_t windows = moe_.window == 0 ? 1 : sequences / moe_.window;
+    const std::int64_t sums = 2 * windows * moe_.num_experts * kNumber;
+    add_passes(of_.tp_cp, "all_to_all", sums);
+    add_passes(of_.tp_cp, "all_gather", sums);
+  }
+
+  std::int64_t row_bytes() const { return model_.hidden_size * of_.element; }
+
+  /// A rank sends T K rows and gets as many, on the average over ep. Their way: to a rank of ep and
+  /// from there to all of its etp; the way back: what a rank of ep brought there, from each of etp, to be
+  /// summed, and home. Forward takes rows and weights there and rows back, backward rows there and
+  /// rows and gradients of weights back.
+  void all_to_all_dispatch() {
+    if (of_.etp_ep.size == 1) return;
+    const std::int64_t counts = moe_.num_experts * kNumber;
+    add_passes(of_.ep, "gather", of_.ep.size * counts);
+    add_passes(of_.etp, "gather", of_.etp_ep.size * counts);
+    const std::int64_t assignments = of_.outside * moe_.top_k;
+    const std::int64_t rows = assignments * row_bytes(), weights = assignments * of_.wide;
+    const std::int64_t there = (rows + weights) + rows + (rows_go_again_ ? rows + weights : 0);
+    const std::int64_t back = rows + (rows + weights);
+    add_passes(of_.ep, "all_to_all", there + back);
+    add_passes(of_.etp, "all_gather", of_.etp.size * there);
+    add_passes(of_.etp, "all_to_all", of_.etp.size * back);
+  }
+
+  /// Every rank gets the tokens of all, the ends of each token's choices, the choices and their
+  /// weights; back come each rank's sums for the own tokens. Backward likewise, with gradients.
+  void all_gather_dispatch() {
+    const std::int64_t all = of_.etp_ep.size, tokens = of_.outside, choices = tokens * moe_.top_k;
+    add_passes(of_.etp_ep, "gather", all * (moe_.num_experts + 1) * kNumber);
+    const std::int64_t routes = tokens * kIndex + choices * kIndex;
+    const std::int64_t rows = tokens * row_bytes(), weights = choices * of_.wide;
+    add_passes(of_.etp_ep, "all_gather", all * (routes + (rows + weights) + rows));
+    add_passes(of_.etp_ep, "all_to_all", all * (rows + (rows + weights)));
+  }
+
+  /// The embedding leaves with what each part of the vocabulary has; its backward enters. The head
+  /// enters, and its gradient leaves; of each row all ranks of tp get three numbers of every other.
+  void embedding_and_head() {
+    regions(/*enters=*/2, /*leaves=*/2);
+    add_passes(of_.tp, "all_gather", of_.tp.size * of_.inside * 3 * of_.wide);
+    const std::int64_t matrix = std::int64_t{model_.vocab_size} * model_.hidden_size;
+    const bool one_matrix = model_.tie_embeddings && of_.pp.size == 1;
+    parted_gradients((one_matrix ? 1 : 2) * matrix);
+    outside_gradients(model_.hidden_size);  // the last norm
+  }
+
+  /// Each part of the model but the first receives a micro-batch, each but the last its gradient;
+  /// the first and the last stage each other's gradient of a tied embedding.
+  void stages() {
+    const std::int64_t parts =
+        of_.pp.size * make_pipeline_layout(parallel_, model_.num_layers).chunks();
+    add_passes(of_.pp, "receive", 2 * (parts - 1) * of_.outside * row_bytes());
+    if (!model_.tie_embeddings) return;
+    const std::int64_t matrix = std::int64_t{model_.vocab_size} * model_.hidden_size;
+    add(of_.pp, "receive", 2 * of_.dp_cp.size * matrix * of_.wide);
+  }
+
+  // Gradients, of so many elements in the whole model.
+
+  /// In order: each rank sums a slice of all ranks', which all then get. The library's way counts once.
+  /// All groups of a stage together have `elements`.
+  void add_gradients(const Group& group, std::int64_t elements) {
+    const std::int64_t bytes = group.size * elements * of_.wide;
+    if (parallel_.grad_reduce == "library") {
+      add(group, "all_reduce", bytes);
+    } else {
+      add(group, "all_to_all", bytes);
+      add(group, "all_gather", bytes);
+    }
+  }
+  /// Each rank of tp has a part.
+  void parted_gradients(std::int64_t elements) { add_gradients(of_.dp_cp, elements); }
+  /// Each rank of tp has all, and used it on its part of the heads.
+  void inside_gradients(std::int64_t elements) {
+    add_gradients(of_.tp.size > 1 ? of_.tp_dp_cp : of_.dp_cp, elements);
+  }
+  /// Each rank of tp has all, and used it on the rows outside, which are its own or the same everywhere.
+  void outside_gradients(std::int64_t elements) {
+    if (shares_rows_) {
+      add_gradients(of_.tp_dp_cp, elements);
+    } else {
+      add_gradients(of_.dp_cp, of_.tp.size * elements);
+    }
+  }
+
+  /// Numbers that every rank gathers from all of its group.
+  void add_numbers(const Group& group, std::int64_t count) {
+    add(group, "gather", of_.tp_dp_cp.size * of_.pp.size * group.size * count * kNumber);
+  }
+  /// Sizes of the batch (3) and the loss of each micro-batch; the squared norms of dense parameters and
+  /// experts; two losses and the load of every expert of each MoE layer.
+  void numbers(std::int64_t moe_layers) {
+    add_numbers(of_.dp, 3);
+    for (const Group& group : {of_.dp, of_.cp, of_.pp}) add_numbers(group, of_.micro_batches);
+    add_numbers(of_.tp, 1);
+    add_numbers(of_.etp_ep, 1);
+    add_numbers(of_.pp, 2);
+    for (const Group& group : {of_.tp, of_.cp, of_.dp, of_.pp}) {
+      add_numbers(group, moe_layers * (2 + moe_.num_experts));
+    }
+  }
+
+  const ModelConfig& model_;
+  const MoeConfig& moe_;
+  const ParallelConfig& parallel_;
+  Sizes of_;
+  bool shares_rows_, rows_go_again_;
+  TrafficBytes bytes_;
+};
+
+/// Rows that the rank with most of them gets at once, at least and at most: its share, or for each
+/// token as many as it has experts or the token choices.
+std::pair<std::int64_t, std::int64_t> rows_of_busiest(const StepShape& step) {
+  const Sizes of(step);
+  const MoeConfig& moe = step.definition.moe;
+  const std::int64_t tokens = of.etp_ep.size * of.outside, experts = moe.num_experts / of.ep.size;
+  return {(tokens * moe.top_k + of.ep.size - 1) / of.ep.size,
+          tokens * std::min<std::int64_t>(moe.top_k, experts)};
+}
+
+}  // namespace
+
+ExpectedTraffic expected_traffic(const StepShape& step) {
+  const auto [fewest, most] = rows_of_busiest(step);
+  const std::int64_t budget = step.definition.moe.receive_budget;
+  const bool bounded = budget > 0;
+  return {Counter(step, bounded && budget < fewest).bytes(),
+          Counter(step, bounded && budget < most).bytes()};
+}
+
+const std::vector<std::string>& group_names() {
+  static const std::vector<std::string> names = {"tp",       "cp",  "dp", "pp",     "tp_cp", "dp_cp",
+                                                 "tp_dp_cp", "etp", "ep", "etp_ep", "edp",   "world"};
+  return names;
+}
+
+std::vector<std::pair<std::string, std::int64_t>> bytes_by_group(const TrafficBytes& bytes) {
+  std::vector<std::pair<std::string, std::int64_t>> sums;
+  for (const std::string& name : group_names()) {
+    std::int64_t sum = 0;
+    for (const auto& [key, amount] : bytes) {
+      if (key.group == name) sum += amount;
+    }
+    if (sum > 0) sums.emplace_back(name, sum);
+  }
+  return sums;
+}
+
+}  // namespace konclave

@@ -1,0 +1,42 @@
+#pragma once
+
+#include "comm/traffic.hpp"
+#include "model/config.hpp"
+#include "parallel/config.hpp"
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace konclave {
+
+/// A training step, as far as its communication goes.
+struct StepShape {
+  ModelDefinition definition;
+  ParallelConfig parallel;
+  int ranks = 1;
+  int global_size = 1, micro_size = 1;  ///< of the batch, in sequences
+};
+
+using TrafficBytes = std::map<TrafficKey, std::int64_t>;
+
+/// Bytes of a step. They follow from the sizes alone, with one exception: under moe.receive_budget,
+/// rows that did not reach the experts in one round go there again in backward. Where it depends on
+/// the router whether they do, `most` has them and `least` has not.
+struct ExpectedTraffic {
+  TrafficBytes least, most;
+};
+
+/// What all ranks together receive in one training step, by group and collective: the sum over the
+/// ranks of what a CommunicationLog counts. Arithmetic alone, for any legal mapping.
+ExpectedTraffic expected_traffic(const StepShape& step);
+
+/// The names of the groups, in the order in which they are shown.
+const std::vector<std::string>& group_names();
+
+/// (group, bytes of all its collectives), in the order above; groups without any are left out.
+std::vector<std::pair<std::string, std::int64_t>> bytes_by_group(const TrafficBytes& bytes);
+
+}  // namespace konclave
