@@ -1,15 +1,20 @@
 #pragma once
 
+#include "comm/transport.hpp"
 #include "layers/context.hpp"
 #include "moe/config.hpp"
+
+#include <cstdint>
 
 namespace konclave {
 
 /// Rows of a micro-batch over which balance is counted: window w has rows offsets(w) ..
-/// offsets(w+1)-1. Windows never reach over a micro-batch.
+/// offsets(w+1)-1 of this rank, perhaps none; the other ranks of tp and cp have the rest. Windows
+/// never reach over a micro-batch.
 struct RoutingWindows {
   int count = 0;
   View1<const int> offsets;  ///< (W+1)
+  std::int64_t tokens = 0;   ///< of a whole window, over all ranks
 };
 
 /// What the loss terms of a micro-batch are divided by: the mean over all windows, and over all
@@ -34,11 +39,14 @@ struct Balance {
 /// Counts over windows, the auxiliary and z-losses and their slopes:
 ///   aux[w] = E c / (K Tw^2) sum over e of n[w,e] P[w,e],  the switch loss of window w
 ///   z = c_z mean over tokens of lse^2
-/// Both add c * scale times their sum over the micro-batch to row `layer` of the statistics, and
-/// the number of assignments of each expert.
-/// Shapes  scores (T,E)   lse (T)   experts (T,K).
-Balance balance(const Context& context, const MoeConfig& config, const RoutingWindows& windows,
-                const BalanceScale& scale, const AnyIn& scores, const AnyIn& lse,
-                const View2<const int>& experts, int layer, const MoeStatistics& statistics);
+/// n and P are summed over `sharing`, the ranks that share the windows, in one exchange (in none
+/// when c is 0); the rest is of this rank's tokens. Both losses add c * scale times their sum over
+/// the micro-batch to row `layer` of the statistics, where aux enters on one of the ranks alone,
+/// and the number of this rank's assignments of each expert. Shapes  scores (T,E)   lse (T) experts
+/// (T,K).
+Balance balance(const Context& context, const MoeConfig& config, const Transport& sharing,
+                const RoutingWindows& windows, const BalanceScale& scale, const AnyIn& scores,
+                const AnyIn& lse, const View2<const int>& experts, int layer,
+                const MoeStatistics& statistics);
 
 }  // namespace konclave

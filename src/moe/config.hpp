@@ -21,7 +21,8 @@ struct MoeConfig {
   std::vector<std::string> balancing = {"none"};
   std::vector<double> aux_loss_coefficients;
   double z_loss_coefficient = 0;
-  std::int64_t receive_budget = 0;  ///< rows that a rank accepts at once; 0: no bound
+  std::string dispatcher = "alltoall";  ///< or "allgather"
+  std::int64_t receive_budget = 0;      ///< rows that a rank accepts at once; 0: no bound
 
   /// Coefficient of the auxiliary loss; 0 when it is not asked for.
   double aux_loss_coefficient() const {

@@ -3,14 +3,16 @@
 #include "base/error.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 namespace konclave {
 
 namespace {
 
+/// Rows for the experts of rank `rank` of ep.
 std::int64_t rows_for(const DispatchCounts& counts, int rank) {
   std::int64_t rows = 0;
-  for (int source = 0; source < counts.ranks; ++source) {
+  for (int source = 0; source < counts.sources(); ++source) {
     for (int l = 0; l < counts.local(); ++l) rows += counts(source, rank * counts.local() + l);
   }
   return rows;
@@ -23,7 +25,7 @@ std::vector<std::int64_t> places_of(const DispatchCounts& counts, int source) {
   std::int64_t next = 0;
   for (int expert = 0; expert < counts.experts; ++expert) {
     if (expert % counts.local() == 0) next = 0;
-    for (int other = 0; other < counts.ranks; ++other) {
+    for (int other = 0; other < counts.sources(); ++other) {
       if (other == source) places.push_back(next);
       next += counts(other, expert);
     }
@@ -43,14 +45,14 @@ struct Part {
   }
 };
 
-/// What this rank sends in a round, to each rank in the order of experts and tokens.
-void plan_sending(const DispatchCounts& counts, int rank, const std::vector<std::int64_t>& places,
+/// What `source` sends in a round, to each rank in the order of experts and tokens.
+void plan_sending(const DispatchCounts& counts, int source, const std::vector<std::int64_t>& places,
                   std::int64_t index, std::int64_t budget, DispatchRounds& plan) {
   DispatchRound& round = plan.rounds[static_cast<std::size_t>(index)];
-  round.send_rows.assign(static_cast<std::size_t>(counts.ranks), 0);
+  round.send_rows.assign(static_cast<std::size_t>(counts.ep), 0);
   std::int64_t from = 0;  // in the order (expert, token)
   for (int expert = 0; expert < counts.experts; ++expert) {
-    const std::int64_t rows = counts(rank, expert);
+    const std::int64_t rows = counts(source, expert);
     const Part part(places[static_cast<std::size_t>(expert)], rows, index, budget);
     if (part.rows > 0) {
       plan.to_send.push_back({from + part.first, round.first_sent + round.sent, part.rows});
@@ -61,47 +63,68 @@ void plan_sending(const DispatchCounts& counts, int rank, const std::vector<std:
   }
 }
 
-/// What this rank receives in a round, and its way to the order (expert, source, token).
-void plan_receiving(const DispatchCounts& counts, int rank, std::int64_t index, std::int64_t budget,
-                    DispatchRound& round) {
-  const int local = counts.local();
-  const auto ranks = static_cast<std::size_t>(counts.ranks);
-  round.receive_rows.assign(ranks, 0);
+/// What each source has for the experts of a rank in a round.
+struct Arrivals {
+  std::vector<std::int64_t> rows;                  ///< of each source
+  std::vector<std::vector<DispatchChunk>> chunks;  ///< of each source, `from` within it
+};
+
+/// Fills in the rows of the round that the experts of `rank` have, in the order (expert, source,
+/// token).
+Arrivals plan_experts(const DispatchCounts& counts, int rank, std::int64_t index,
+                      std::int64_t budget, DispatchRound& round) {
+  const auto sources = static_cast<std::size_t>(counts.sources());
+  Arrivals arrivals{std::vector<std::int64_t>(sources, 0),
+                    std::vector<std::vector<DispatchChunk>>(sources)};
   round.expert_offsets.assign(1, 0);
-  std::vector<std::vector<DispatchChunk>> chunks(ranks);  // of each source, `from` within it
   std::int64_t place = 0;
-  for (int l = 0; l < local; ++l) {
-    for (std::size_t source = 0; source < ranks; ++source) {
-      const std::int64_t rows = counts(static_cast<int>(source), rank * local + l);
+  for (int l = 0; l < counts.local(); ++l) {
+    for (std::size_t source = 0; source < sources; ++source) {
+      const std::int64_t rows = counts(static_cast<int>(source), rank * counts.local() + l);
       const Part part(place, rows, index, budget);
       if (part.rows > 0) {
-        chunks[source].push_back({round.receive_rows[source], round.received, part.rows});
-        round.receive_rows[source] += part.rows;
+        arrivals.chunks[source].push_back({arrivals.rows[source], round.received, part.rows});
+        arrivals.rows[source] += part.rows;
         round.received += part.rows;
       }
       place += rows;
     }
     round.expert_offsets.push_back(round.received);
   }
-  std::int64_t arrived = 0;
-  for (std::size_t source = 0; source < ranks; ++source) {
-    for (const DispatchChunk& chunk : chunks[source]) {
-      round.to_local.push_back({arrived + chunk.from, chunk.to, chunk.rows});
+  return arrivals;
+}
+
+/// What `source` receives in a round, and its way to the order (expert, source, token). As sources
+/// are numbered, what is gathered over etp lies in their order.
+void plan_receiving(const DispatchCounts& counts, int source, std::int64_t index,
+                    std::int64_t budget, DispatchRound& round) {
+  const Arrivals arrivals = plan_experts(counts, source % counts.ep, index, budget, round);
+  const auto first_of = [&](int etp_rank) { return arrivals.rows.begin() + etp_rank * counts.ep; };
+  const auto own = first_of(source / counts.ep);
+  round.receive_rows.assign(own, own + counts.ep);
+  for (int t = 0; t < counts.etp; ++t) {
+    round.gather_rows.push_back(std::accumulate(first_of(t), first_of(t + 1), std::int64_t{0}));
+  }
+  round.arrived = round.gather_rows[static_cast<std::size_t>(source / counts.ep)];
+  std::int64_t gathered = 0;
+  for (std::size_t s = 0; s < arrivals.rows.size(); ++s) {
+    for (const DispatchChunk& chunk : arrivals.chunks[s]) {
+      round.to_local.push_back({gathered + chunk.from, chunk.to, chunk.rows});
     }
-    arrived += round.receive_rows[source];
+    gathered += arrivals.rows[s];
   }
 }
 
 }  // namespace
 
-DispatchRounds plan_dispatch(const DispatchCounts& counts, int rank, std::int64_t budget) {
-  require(counts.ranks > 0 && counts.experts % counts.ranks == 0 && budget >= 0,
-          "plan_dispatch: experts must be a multiple of ranks");
+DispatchRounds plan_dispatch(const DispatchCounts& counts, int source, std::int64_t budget) {
+  require(counts.ep > 0 && counts.etp > 0 && counts.experts % counts.ep == 0 && budget >= 0,
+          "plan_dispatch: experts must be a multiple of ep");
   std::int64_t most = 1;
-  for (int r = 0; r < counts.ranks; ++r) most = std::max(most, rows_for(counts, r));
+  for (int rank = 0; rank < counts.ep; ++rank) most = std::max(most, rows_for(counts, rank));
   const std::int64_t piece = budget > 0 ? budget : most;
   const std::int64_t rounds = (most + piece - 1) / piece;
-  const std::vector<std::int64_t> places = places_of(counts, rank);
+  const std::vector<std::int64_t> places = places_of(counts, source);
 
   DispatchRounds plan;
   plan.rounds.resize(static_cast<std::size_t>(rounds));
@@ -109,8 +132,8 @@ DispatchRounds plan_dispatch(const DispatchCounts& counts, int rank, std::int64_
   for (std::int64_t index = 0; index < rounds; ++index) {
     DispatchRound& round = plan.rounds[static_cast<std::size_t>(index)];
     round.first_sent = sent;
-    plan_sending(counts, rank, places, index, piece, plan);
-    plan_receiving(counts, rank, index, piece, round);
+    plan_sending(counts, source, places, index, piece, plan);
+    plan_receiving(counts, source, index, piece, round);
     sent += round.sent;
     plan.largest = std::max(plan.largest, round.received);
   }

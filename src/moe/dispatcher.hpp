@@ -1,96 +1,83 @@
 #pragma once
 
-#include "comm/transport.hpp"
-#include "moe/dispatch_rounds.hpp"
+#include "moe/config.hpp"
 #include "moe/routing_plan.hpp"
+#include "parallel/groups.hpp"
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 namespace konclave {
 
-/// The way of one micro-batch's rows to the experts of all ranks of a group and back, in rounds.
-/// A row has a place in the order of sending (on the side of the tokens) and one in the local order
-/// (expert, source rank, token) of a round, on the side of the experts.
-struct DispatchPlan {
+/// The way of one micro-batch's rows to the experts of the ranks that hold them together (etp x
+/// ep), and back, in rounds. Every one of these ranks calls the same functions in the same order.
+/// With etp > 1 an expert's rows come to all ranks that have a part of it, and what these make of a
+/// row are parts of a sum, which is taken on the way back. Shapes  x, y (T,H)   weights, values of
+/// assignments (A)   rows (R,H) and values (R) of a round in local order (expert, source rank,
+/// token).    H and the types are free.
+class Dispatch {
+ public:
+  /// What the experts of this rank get at once.
   struct Round {
-    DispatchRound counts;
-    View1<const int> expert_offsets;  ///< (L+1), local rows of each local expert
-    /// Between local order and order of arrival, one the inverse of the other; none where they are
-    /// the same.
-    View1<const int> arrival_of, local_of;
+    std::int64_t rows = 0;
+    View1<const int> expert_offsets;  ///< (L+1), rows of each local expert
   };
 
-  std::vector<Round> rounds;
-  View1<const int> token_offsets;  ///< (T+1), assignments of each token
-  View1<const int> row_of;         ///< (A), row in the order of sending of an assignment
-  View1<const int> token_of;       ///< (A), token of such a row
-  View1<const int> assignment_of;  ///< (A), assignment of such a row
-};
+  virtual ~Dispatch() = default;
 
-/// Moves rows from tokens to experts and back, over the ranks of an expert-parallel group; every
-/// rank of it calls the same functions in the same order. With one rank and one round a dispatch is
-/// a permutation; with as many ranks as experts nothing is permuted on the experts' side.
-/// Shapes  x, y (T,H)   rows (R,H) and values (R) of a round in local order   sent rows (A,H) and
-/// values (A) in the order of sending.    H and the types are free.
-class Dispatcher {
- public:
-  /// `receive_budget`: most rows that a rank receives in a round; 0 for no bound.
-  Dispatcher(std::shared_ptr<const Transport> ep, int num_experts, std::int64_t receive_budget);
-
-  int ranks() const { return ep_->size(); }
-  int rank() const { return ep_->rank(); }
-
-  /// Exchanges the counts and lays down the rounds. Waits for `exec`, once; on one rank without a
-  /// budget there is nothing to exchange, and it does not. Memory of the plan is an activation.
-  DispatchPlan plan(const Context& context, const RoutingPlan& routing) const;
+  const std::vector<Round>& rounds() const { return rounds_; }
 
   /// rows = those of x that the round brings to the local experts.
-  void dispatch(const Context& context, const DispatchPlan& plan, const DispatchPlan::Round& round,
-                const AnyIn& x, const AnyView& rows) const;
-  /// The same with the weights (A) of the assignments: the weight of each row goes along.
-  void dispatch(const Context& context, const DispatchPlan& plan, const DispatchPlan::Round& round,
-                const AnyIn& x, const AnyView& rows, const AnyIn& weights,
-                const AnyView& row_weights) const;
+  virtual void bring(const Context& context, std::size_t round, const AnyIn& x,
+                     const AnyView& rows) const = 0;
+  /// The same with the weights of the assignments: the weight of each row goes along.
+  virtual void bring(const Context& context, std::size_t round, const AnyIn& x, const AnyView& rows,
+                     const AnyIn& weights, const AnyView& row_weights) const = 0;
 
-  /// Where the experts work on a round: (R,H) or (R), of the type and width of `sent`. What is
-  /// there in the end, give_back brings to `sent`; on one rank it is the same memory.
-  AnyView workplace(const Context& context, const DispatchPlan::Round& round,
-                    const AnyView& sent) const;
-  /// What the experts made of a round's rows goes back: fills this round's part of `sent`.
-  void give_back(const Context& context, const DispatchPlan::Round& round, const AnyIn& rows,
-                 const AnyView& sent) const;
+  /// Memory for what comes back from all rounds before it is y: of scratch, or y itself. The same
+  /// for values, one for each assignment.
+  virtual AnyView returned_rows(const Context& context, const AnyView& y) const = 0;
+  virtual AnyView returned_values(const Context& context, DType type) const = 0;
+
+  /// Where the experts work on a round: (R,H) or (R), of the type and width of `returned`. What is
+  /// there in the end, give_back brings to `returned`; on one rank it is the same memory.
+  virtual AnyView workplace(const Context& context, std::size_t round,
+                            const AnyView& returned) const = 0;
+  /// What the experts made of a round's rows goes back: fills the round's part of `returned`.
+  virtual void give_back(const Context& context, std::size_t round, const AnyIn& rows,
+                         const AnyView& returned) const = 0;
   /// The same with a value for each row.
-  void give_back(const Context& context, const DispatchPlan::Round& round, const AnyIn& rows,
-                 const AnyView& sent, const AnyIn& values, const AnyView& sent_values) const;
+  virtual void give_back(const Context& context, std::size_t round, const AnyIn& rows,
+                         const AnyView& returned, const AnyIn& values,
+                         const AnyView& returned_values) const = 0;
 
-  /// y[t] = sum over the assignments of t of their rows, in ascending order of expert. Overwrites
-  /// y. Forward the rows come weighted; backward this is the gradient of dispatch.
-  void combine(const Context& context, const DispatchPlan& plan, const AnyIn& sent,
-               const AnyView& y) const;
-  /// The values, back in the order of assignments.
-  void values_of_assignments(const Context& context, const DispatchPlan& plan, const AnyIn& sent,
-                             const AnyView& values) const;
+  /// y[t] = sum over the assignments of t of their rows. Overwrites y. Forward the rows come
+  /// weighted; backward this is the gradient of `bring`.
+  virtual void combine(const Context& context, const AnyIn& returned, const AnyView& y) const = 0;
+  /// The values in the order of assignments: memory of scratch, or `returned` itself.
+  virtual AnyView values_of_assignments(const Context& context, const AnyView& returned) const = 0;
+
+ protected:
+  explicit Dispatch(std::vector<Round> rounds) : rounds_(std::move(rounds)) {}
 
  private:
-  DispatchCounts exchange_counts(const Context& context, const RoutingPlan& routing) const;
-  /// A tensor on its way.
-  struct Transfer {
-    AnyView arrived;
-    std::optional<Request> request;  ///< none on one rank
-  };
-  Transfer start_dispatch(const Context& context, const DispatchRound& counts,
-                          const View1<const int>& arrival_of, const AnyIn& x,
-                          const View1<const int>& source, const AnyView& rows) const;
-  void finish_dispatch(const Context& context, const View1<const int>& arrival_of,
-                       Transfer& transfer, const AnyView& rows) const;
-  Transfer start_giving_back(const Context& context, const DispatchPlan::Round& round,
-                             const AnyIn& rows, const AnyView& sent) const;
-
-  std::shared_ptr<const Transport> ep_;
-  int num_experts_;
-  std::int64_t receive_budget_;
+  std::vector<Round> rounds_;
 };
+
+/// Plans dispatches over a layer's ranks.
+class Dispatcher {
+ public:
+  virtual ~Dispatcher() = default;
+
+  /// Exchanges what every rank has to know to lay down the way. Waits for `exec`, once. Memory of
+  /// the plan is an activation.
+  virtual std::shared_ptr<const Dispatch> plan(const Context& context,
+                                               const RoutingPlan& routing) const = 0;
+};
+
+/// The one of moe.dispatcher. On one rank both are the same permutation.
+std::shared_ptr<const Dispatcher> make_dispatcher(const MoeConfig& config, const Groups& groups);
 
 }  // namespace konclave

@@ -2,14 +2,14 @@
 
 #include "layers/context.hpp"
 #include "layers/parameter.hpp"
+#include "parallel/groups.hpp"
 
 #include <string>
 
 namespace konclave {
 
 struct ExpertsConfig {
-  int experts = 0;          ///< of the whole layer
-  int rank = 0, ranks = 1;  ///< this rank holds the rank-th of `ranks` equal parts of them
+  int experts = 0;  ///< of the whole layer
   int hidden = 0, ffn = 0;
   DType type = DType::fp32;
   double init_std = 0.02, output_init_std = 0.02;
@@ -18,17 +18,19 @@ struct ExpertsConfig {
 /// The L SwiGLU experts of this rank as grouped products over rows sorted by expert:
 ///   h = p * silu(x Wg[e]^T) * (x Wu[e]^T),   y = h Wd[e]^T
 /// The routing weight p is applied between activation and second matrix, so that its gradient
-/// needs no expert output. Shapes  x, y (R,H)   p (R)   offsets (L+1)   Wg, Wu (L,F,H)   Wd
-/// (L,H,F).
+/// needs no expert output. The ranks of ep share the experts, and those of etp the ffn size of
+/// each: what the products with Wd and the gradients of x and p give are then parts of a sum over
+/// etp. Shapes  x, y (R,H)   p (R)   offsets (L+1)   Wg, Wu (L,F/etp,H)   Wd (L,H,F/etp).
 class Experts {
  public:
   struct Saved {
     AnyIn x, weights;
     View1<const int> offsets;
-    AnyView gate, up;  ///< (R,F)
+    AnyView gate, up;  ///< (R,F/etp)
   };
 
-  Experts(const std::string& name, const ExpertsConfig& config, const ParameterStorage& storage);
+  Experts(const std::string& name, const ExpertsConfig& config, const Groups& groups,
+          const ParameterStorage& storage);
 
   void prepare(const ExecSpace& exec, Operations& operations);
 
@@ -55,9 +57,10 @@ class Experts {
   void weight_gradient(const Context& context, const Parameter& weight,
                        const View1<const int>& offsets, const AnyIn& x, const AnyIn& dy) const;
 
-  int local() const { return config_.experts / config_.ranks; }
+  int local() const { return static_cast<int>(gate_.shard().extent[0]); }
+  std::int64_t ffn() const { return gate_.shard().extent[1]; }
 
-  ExpertsConfig config_;
+  DType type_;
   Parameter gate_, up_, down_;
 };
 

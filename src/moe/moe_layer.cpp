@@ -6,12 +6,16 @@ MoeLayer::MoeLayer(const std::string& name, int index, const MoeLayerConfig& con
                    const Groups& groups, const ParameterStorage& storage)
     : index_(index),
       config_(config),
-      router_(name + ".router", config.hidden, config.init_std, config.type, config.moe, storage),
-      dispatcher_(groups.ep, config.moe.num_experts, config.moe.receive_budget),
+      router_(name + ".router", config.hidden, config.init_std, config.type, config.moe, groups,
+              storage),
+      dispatcher_(make_dispatcher(config.moe, groups)),
       experts_(name + ".experts",
-               {config.moe.num_experts, dispatcher_.rank(), dispatcher_.ranks(), config.hidden,
-                config.moe.ffn_hidden_size, config.type, config.init_std, config.output_init_std},
-               storage) {}
+               {config.moe.num_experts, config.hidden, config.moe.ffn_hidden_size, config.type,
+                config.init_std, config.output_init_std},
+               groups, storage) {
+  require(groups.tp->size() == 1 || groups.parallel.sp,
+          name + ": an MoE layer with parallel.tp > 1 needs parallel.sp");
+}
 
 void MoeLayer::prepare(const ExecSpace& exec, Operations& operations) {
   router_.prepare(exec, operations);
@@ -19,11 +23,12 @@ void MoeLayer::prepare(const ExecSpace& exec, Operations& operations) {
 }
 
 MoeLayer::Received MoeLayer::receive(const Context& context, Arena& keep, const Saved& saved,
-                                     const DispatchPlan::Round& round) const {
-  const Received received{keep.make(config_.type, round.counts.received, config_.hidden),
-                          keep.make(saved.routing.weights.type(), round.counts.received)};
-  dispatcher_.dispatch(context, saved.dispatch, round, saved.x, received.rows,
-                       saved.routing.weights, received.weights);
+                                     std::size_t round) const {
+  const std::int64_t rows = saved.dispatch->rounds()[round].rows;
+  const Received received{keep.make(config_.type, rows, config_.hidden),
+                          keep.make(saved.routing.weights.type(), rows)};
+  saved.dispatch->bring(context, round, saved.x, received.rows, saved.routing.weights,
+                        received.weights);
   return received;
 }
 
@@ -32,50 +37,49 @@ void MoeLayer::forward(const Context& context, const MoeStep& step, const AnyIn&
   saved.x = x;
   saved.routing =
       router_.forward(context, x, step.windows, step.scale, index_, step.statistics, saved.router);
-  saved.dispatch = dispatcher_.plan(context, saved.routing);
-  const bool kept = saved.dispatch.rounds.size() == 1;
+  saved.dispatch = dispatcher_->plan(context, saved.routing);
+  const Dispatch& dispatch = *saved.dispatch;
+  const bool kept = dispatch.rounds().size() == 1;
 
   const ArenaScope scope(context.scratch);
-  const AnyView sent =
-      context.scratch.make(config_.type, saved.routing.assignments(), config_.hidden);
-  for (const DispatchPlan::Round& round : saved.dispatch.rounds) {
+  const AnyView returned = dispatch.returned_rows(context, y);
+  for (std::size_t round = 0; round < dispatch.rounds().size(); ++round) {
     const ArenaScope round_scope(context.scratch);
     const Context inner{context.exec, context.operations,
                         kept ? context.activations : context.scratch, context.scratch};
     const Received received = receive(context, inner.activations, saved, round);
-    const AnyView results = dispatcher_.workplace(context, round, sent);
-    experts_.forward(inner, round.expert_offsets, received.rows, received.weights, saved.experts,
-                     results);
-    dispatcher_.give_back(context, round, results, sent);
+    const AnyView results = dispatch.workplace(context, round, returned);
+    experts_.forward(inner, dispatch.rounds()[round].expert_offsets, received.rows,
+                     received.weights, saved.experts, results);
+    dispatch.give_back(context, round, results, returned);
   }
-  dispatcher_.combine(context, saved.dispatch, sent, y);
+  dispatch.combine(context, returned, y);
 }
 
 void MoeLayer::backward(const Context& context, const Saved& saved, const AnyIn& dy,
                         const AnyView& dx) const {
   const ArenaScope scope(context.scratch);
-  const std::int64_t assignments = saved.routing.assignments();
-  const DType router_type = saved.routing.weights.type();
-  const bool kept = saved.dispatch.rounds.size() == 1;
-  const AnyView d_sent = context.scratch.make(config_.type, assignments, config_.hidden);
-  const AnyView d_sent_weights = context.scratch.make(router_type, assignments);
-  for (const DispatchPlan::Round& round : saved.dispatch.rounds) {
+  const Dispatch& dispatch = *saved.dispatch;
+  const bool kept = dispatch.rounds().size() == 1;
+  const AnyView returned = dispatch.returned_rows(context, dx);
+  const AnyView returned_weights = dispatch.returned_values(context, saved.routing.weights.type());
+  for (std::size_t round = 0; round < dispatch.rounds().size(); ++round) {
     const ArenaScope round_scope(context.scratch);
     Experts::Saved experts = saved.experts;
     if (!kept) {
       const Context inner{context.exec, context.operations, context.scratch, context.scratch};
       const Received received = receive(context, context.scratch, saved, round);
-      experts_.start(inner, round.expert_offsets, received.rows, received.weights, experts);
+      experts_.start(inner, dispatch.rounds()[round].expert_offsets, received.rows,
+                     received.weights, experts);
     }
-    const AnyView d_rows = dispatcher_.workplace(context, round, d_sent);
-    const AnyView d_weights = dispatcher_.workplace(context, round, d_sent_weights);
-    dispatcher_.dispatch(context, saved.dispatch, round, dy, d_rows);
+    const AnyView d_rows = dispatch.workplace(context, round, returned);
+    const AnyView d_weights = dispatch.workplace(context, round, returned_weights);
+    dispatch.bring(context, round, dy, d_rows);
     experts_.backward(context, experts, d_rows, d_weights, d_rows);
-    dispatcher_.give_back(context, round, d_rows, d_sent, d_weights, d_sent_weights);
+    dispatch.give_back(context, round, d_rows, returned, d_weights, returned_weights);
   }
-  const AnyView d_assignments = context.scratch.make(router_type, assignments);
-  dispatcher_.values_of_assignments(context, saved.dispatch, d_sent_weights, d_assignments);
-  dispatcher_.combine(context, saved.dispatch, d_sent, dx);
+  const AnyView d_assignments = dispatch.values_of_assignments(context, returned_weights);
+  dispatch.combine(context, returned, dx);
   router_.backward(context, saved.router, d_assignments, dx);
 }
 

@@ -5,6 +5,8 @@
 #include "moe/router.hpp"
 #include "parallel/groups.hpp"
 
+#include <cstddef>
+#include <memory>
 #include <string>
 
 namespace konclave {
@@ -24,16 +26,18 @@ struct MoeStep {
 };
 
 /// y[t] = sum over the chosen experts of p[t,e] expert_e(x[t]).   Shapes  x, y (T,H).
-/// router -> dispatch -> experts -> combine; dropless. The experts are spread over the ranks of the
-/// group ep. Under moe.receive_budget they may get their rows in several rounds: then what backward
-/// needs of them is not kept but sent and computed again, so that memory is bounded.
+/// router -> dispatch -> experts -> combine; dropless. T are the rows that this rank has outside
+/// the region of tp: ranks of tp and cp are sources of tokens as all others are, and nothing is
+/// gathered before the router. The experts are spread over the ranks of the groups ep and etp.
+/// Under moe.receive_budget they may get their rows in several rounds: then what backward needs of
+/// them is not kept but sent and computed again, so that memory is bounded.
 class MoeLayer {
  public:
   struct Saved {
     Router::Saved router;
     AnyIn x;  ///< (T,H)
     RoutingPlan routing;
-    DispatchPlan dispatch;
+    std::shared_ptr<const Dispatch> dispatch;
     Experts::Saved experts;  ///< with one round
   };
 
@@ -61,12 +65,12 @@ class MoeLayer {
   };
   /// The rows of a round with their weights, at the experts, in memory of `keep`.
   Received receive(const Context& context, Arena& keep, const Saved& saved,
-                   const DispatchPlan::Round& round) const;
+                   std::size_t round) const;
 
   int index_;
   MoeLayerConfig config_;
   Router router_;
-  Dispatcher dispatcher_;
+  std::shared_ptr<const Dispatcher> dispatcher_;
   Experts experts_;
 };
 

@@ -19,10 +19,11 @@ View1<const int> uniform_offsets(const Context& context, std::int64_t tokens, in
 }  // namespace
 
 Router::Router(const std::string& name, int hidden, double init_std, DType type,
-               const MoeConfig& config, const ParameterStorage& storage)
+               const MoeConfig& config, const Groups& groups, const ParameterStorage& storage)
     : config_(config),
+      sharing_(groups.tp_cp),
       weight_({name + ".weight", {config.num_experts, hidden}, accum_type(type), init_std},
-              storage) {}
+              Placement::outside({config.num_experts, hidden}, TensorParallel(groups)), storage) {}
 
 void Router::prepare(const ExecSpace& exec, Operations& operations) {
   weight_.prepare(exec, operations, 0);
@@ -53,8 +54,8 @@ RoutingPlan Router::forward(const Context& context, const AnyIn& x, const Routin
              {saved.scores, saved.lse, choice, saved.weights});
 
   saved.windows = windows;
-  saved.balance =
-      balance(context, config_, windows, scale, saved.scores, saved.lse, choice, layer, statistics);
+  saved.balance = balance(context, config_, *sharing_, windows, scale, saved.scores, saved.lse,
+                          choice, layer, statistics);
   const AnyIn weights(type, saved.weights.data(), {tokens * config_.top_k, 1, 1}, 1);
   return make_routing_plan(context, config_.num_experts,
                            uniform_offsets(context, tokens, config_.top_k), chosen, weights);

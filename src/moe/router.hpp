@@ -5,6 +5,7 @@
 #include "moe/balance.hpp"
 #include "moe/config.hpp"
 #include "moe/routing_plan.hpp"
+#include "parallel/groups.hpp"
 
 #include <string>
 
@@ -12,7 +13,8 @@ namespace konclave {
 
 /// Top-k softmax router: logits l = x Wr^T in fp32 (fp64 in an fp64 model), experts and weights by
 /// ops::route, auxiliary and z-loss over the routing windows.
-/// Shapes  x (T,H)   Wr (E,H)   l (T,E).    Wr is kept in the router's type.
+/// Shapes  x (T,H)   Wr (E,H)   l (T,E).    Wr is kept in the router's type, whole on every rank;
+/// the tokens of a routing window are spread over the ranks of tp and cp.
 class Router {
  public:
   struct Saved {
@@ -26,7 +28,7 @@ class Router {
 
   /// `token_offsets` of the plan are t*K: every token has K experts.
   Router(const std::string& name, int hidden, double init_std, DType type, const MoeConfig& config,
-         const ParameterStorage& storage);
+         const Groups& groups, const ParameterStorage& storage);
 
   void prepare(const ExecSpace& exec, Operations& operations);
 
@@ -43,6 +45,7 @@ class Router {
 
  private:
   MoeConfig config_;
+  Groups::Group sharing_;
   Parameter weight_;
 };
 

@@ -1,0 +1,26 @@
+#pragma once
+
+#include "moe/all_to_all_dispatch.hpp"
+
+namespace konclave {
+
+/// moe.dispatcher = "alltoall": a row goes only to where it is needed. Under moe.receive_budget in
+/// several rounds, the same number on all ranks, each of which brings at most so many rows to a
+/// rank, after the gather over etp.
+class AllToAllDispatcher final : public Dispatcher {
+ public:
+  AllToAllDispatcher(const MoeConfig& config, const Groups& groups);
+
+  /// On one rank without a budget there is nothing to exchange, and it does not wait.
+  std::shared_ptr<const Dispatch> plan(const Context& context,
+                                       const RoutingPlan& routing) const override;
+
+ private:
+  DispatchCounts exchange_counts(const Context& context, const RoutingPlan& routing) const;
+
+  AllToAllDispatch::Ranks ranks_;
+  int num_experts_;
+  std::int64_t receive_budget_;
+};
+
+}  // namespace konclave
