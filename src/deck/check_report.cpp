@@ -3,9 +3,12 @@
 #include "base/text.hpp"
 #include "deck/rank_map.hpp"
 #include "deck/rank_rules.hpp"
+#include "deck/schedule_report.hpp"
+#include "parallel/pipeline_layout.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace konclave {
@@ -36,50 +39,125 @@ std::string memory_lines(const StateBytes& bytes) {
   return text + line("together", format_bytes(bytes.total()) + ", without activations");
 }
 
+/// What each stage of a pipeline has, its chunks apart from each other.
+std::string stages_report(const PipelineLayout& layout) {
+  constexpr int kMostShown = 32;
+  std::string text = layout.chunks() == 1 ? "\n# What each stage has\n"
+                                          : "\n# What each stage has, chunk | chunk\n";
+  for (int stage = 0; stage < std::min(layout.stages(), kMostShown); ++stage) {
+    text += line(fmt::format("stage {}", stage), describe_stage(layout, stage));
+  }
+  const int more = layout.stages() - kMostShown;
+  return more > 0 ? text + line("...", fmt::format("{} more", more)) : text;
+}
+
+/// The stage whose ranks have most parameters, the first of such.
+int largest_stage(const Deck& deck) {
+  int largest = 0;
+  std::int64_t most = 0;
+  for (int stage = 0; stage < deck.parallel.pp; ++stage) {
+    const std::int64_t here = count_parameters_of_stage(deck.definition, deck.parallel, stage);
+    if (here > most) most = here, largest = stage;
+  }
+  return largest;
+}
+
+std::string experts_text(const Deck& deck) {
+  const int experts = deck.definition.moe.num_experts, etp = deck.parallel.etp;
+  const std::string count = fmt::format("{} of {}", experts / deck.parallel.ep, experts);
+  return etp == 1 ? count : fmt::format("{}, of each 1 / {}", count, etp);
+}
+
+std::string sizes_text(const Grid& grid, const std::vector<const char*>& axes) {
+  std::vector<std::string> sizes;
+  for (const char* axis : axes) sizes.push_back(std::to_string(grid.size(axis)));
+  return join(sizes, ", ");
+}
+
 /// What each rank does and holds, and which rank is where.
 std::string ranks_report(const Deck& deck, const RankGrids& grids) {
-  const int ranks = grids.ranks(), ep = grids.experts.size("ep");
-  const std::int64_t parameters = count_parameters(deck.definition).on_a_rank(ep);
-  const int experts = deck.definition.moe.num_experts;
+  const int ranks = grids.ranks(), stages = deck.parallel.pp, stage = largest_stage(deck);
+  const std::int64_t parameters = count_parameters_of_stage(deck.definition, deck.parallel, stage);
+  const PipelineShape shape = make_pipeline_shape(deck, grids);
 
   std::string text =
       ranks == 1 ? "\n# On one rank\n" : fmt::format("\n# On each of {} ranks\n", ranks);
-  text += line("dp, ep, edp",
-               fmt::format("{}, {}, {}", grids.dense.size("dp"), ep, grids.experts.size("edp")));
-  text += line("micro-batches per step", grouped(micro_batches_per_rank(deck.batch, grids)));
-  if (experts > 0)
-    text += line("experts of a layer", fmt::format("{} of {}", experts / ep, experts));
-  text += line("parameters", grouped(parameters));
+  text += line("tp, cp, dp, pp", sizes_text(grids.dense, {"tp", "cp", "dp", "pp"}));
+  text += line("etp, ep, edp, pp", sizes_text(grids.experts, {"etp", "ep", "edp", "pp"}));
+  text += line("micro-batches per step", grouped(shape.micro_batches));
+  if (deck.definition.moe.num_experts > 0) text += line("experts of a layer", experts_text(deck));
+  text += line("parameters",
+               grouped(parameters) +
+                   (stages == 1 ? "" : fmt::format(" on stage {}, which has most", stage)));
   text += memory_lines(count_state_bytes(parameters, deck.definition.compute));
+  if (stages > 1) {
+    text += stages_report(make_pipeline_layout(deck.parallel, deck.definition.model.num_layers));
+  }
   return ranks == 1 ? text : text + "\n# Where each rank is\n" + rank_map(grids);
+}
+
+/// Parameters by kind, of a model or of what a rank has of it.
+struct Sizes {
+  std::int64_t table, last_norm, attention, norms, dense, router, expert;
+};
+
+/// With `parallel` of ones: of the whole model.
+Sizes sizes_on_a_rank(const ModelDefinition& definition, const ParallelConfig& parallel) {
+  const ModelConfig& model = definition.model;
+  const MoeConfig& moe = definition.moe;
+  const std::int64_t hidden = model.hidden_size, head = model.head_size(), tp = parallel.tp;
+  const std::int64_t queries = model.num_heads / tp * head;
+  const std::int64_t keys = std::max<std::int64_t>(1, model.kv_heads() / tp) * head;
+  Sizes sizes{};
+  sizes.table = (model.vocab_size + tp - 1) / tp * hidden;
+  sizes.last_norm = hidden;
+  sizes.attention = 2 * hidden * (queries + keys) + (model.qkv_bias ? queries + 2 * keys : 0) +
+                    (model.qk_norm ? 2 * head : 0);
+  sizes.norms = 2 * hidden;
+  sizes.dense = 3 * hidden * (model.ffn_hidden_size / tp);
+  sizes.router = hidden * moe.num_experts;
+  sizes.expert = 3 * hidden * (moe.ffn_hidden_size / parallel.etp);
+  return sizes;
+}
+
+/// Parameters of one layer with so many experts.
+std::int64_t count_layer(const Sizes& sizes, bool is_moe, int experts) {
+  return sizes.attention + sizes.norms +
+         (is_moe ? sizes.router + experts * sizes.expert : sizes.dense);
 }
 
 }  // namespace
 
 ParameterCount count_parameters(const ModelDefinition& definition) {
-  const ModelConfig& model = definition.model;
-  const MoeConfig& moe = definition.moe;
-  const std::int64_t hidden = model.hidden_size;
-  const std::int64_t head = model.head_size();
-  const std::int64_t queries = model.num_heads * head;
-  const std::int64_t keys = model.kv_heads() * head;
-  const std::int64_t attention = 2 * hidden * (queries + keys) +
-                                 (model.qkv_bias ? queries + 2 * keys : 0) +
-                                 (model.qk_norm ? 2 * head : 0);
-  const std::int64_t dense = 3 * hidden * model.ffn_hidden_size;
-  const std::int64_t expert = 3 * hidden * moe.ffn_hidden_size;
-  const std::int64_t router = hidden * moe.num_experts;
-  const std::int64_t tables = model.tie_embeddings ? 1 : 2;
+  const Sizes sizes = sizes_on_a_rank(definition, {});
+  const int tables = definition.model.tie_embeddings ? 1 : 2;
 
   ParameterCount count;
-  count.total = tables * model.vocab_size * hidden + hidden;
+  count.total = tables * sizes.table + sizes.last_norm;
   count.active = count.total;
-  for (int layer = 0; layer < model.num_layers; ++layer) {
+  for (int layer = 0; layer < definition.model.num_layers; ++layer) {
     const bool is_moe = definition.is_moe_layer(layer);
-    const std::int64_t common = attention + 2 * hidden + (is_moe ? router : dense);
-    count.total += common + (is_moe ? moe.num_experts * expert : 0);
-    count.active += common + (is_moe ? moe.top_k * expert : 0);
-    count.experts += is_moe ? moe.num_experts * expert : 0;
+    count.total += count_layer(sizes, is_moe, definition.moe.num_experts);
+    count.active += count_layer(sizes, is_moe, definition.moe.top_k);
+  }
+  return count;
+}
+
+std::int64_t count_parameters_of_stage(const ModelDefinition& definition,
+                                       const ParallelConfig& parallel, int stage) {
+  const Sizes sizes = sizes_on_a_rank(definition, parallel);
+  const int experts = definition.moe.num_experts / parallel.ep;
+  const PipelineLayout layout = make_pipeline_layout(parallel, definition.model.num_layers);
+
+  std::int64_t count = 0;
+  for (int chunk = 0; chunk < layout.chunks(); ++chunk) {
+    const ModelPart& part = layout.part(stage, chunk);
+    const bool is_shared = definition.model.tie_embeddings && layout.stages() == 1;
+    if (part.embedding) count += sizes.table;
+    if (part.head) count += sizes.last_norm + (is_shared ? 0 : sizes.table);
+    for (int layer = part.first_layer; layer < part.first_layer + part.layers; ++layer) {
+      count += count_layer(sizes, definition.is_moe_layer(layer), experts);
+    }
   }
   return count;
 }

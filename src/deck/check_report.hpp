@@ -9,10 +9,7 @@ namespace konclave {
 
 struct ParameterCount {
   std::int64_t total = 0;
-  std::int64_t active = 0;   ///< those that one token meets: top_k of the experts
-  std::int64_t experts = 0;  ///< those of all experts; a rank holds the ep-th part of them
-
-  std::int64_t on_a_rank(int ep) const { return total - experts + experts / ep; }
+  std::int64_t active = 0;  ///< those that one token meets: top_k of the experts
 };
 
 /// Parameters of a model, counted by formula. Per layer, with D the size of a head, Nkv key heads:
@@ -20,6 +17,13 @@ struct ParameterCount {
 ///   dense MLP  3 H F;   MoE  E H + E * 3 H F
 /// and V H for the embedding, H for the last norm, V H for a head of its own.
 ParameterCount count_parameters(const ModelDefinition& definition);
+
+/// Parameters on the rank of a stage that has most. Of the formula above, tp shares out V (the last
+/// part is then the largest), N, F and Nkv, of which each rank has one at least; norms and router
+/// are on all of its ranks. ep shares out E, and etp the F of experts. The last stage has a copy of
+/// a tied embedding that is on another stage.
+std::int64_t count_parameters_of_stage(const ModelDefinition& definition,
+                                       const ParallelConfig& parallel, int stage);
 
 /// Bytes that a model and its optimizer take on one rank, without activations.
 struct StateBytes {
@@ -32,8 +36,8 @@ struct StateBytes {
 StateBytes count_state_bytes(std::int64_t parameters, DType compute);
 
 /// What `konclave check` prints: the effective deck, and below it, as comments of it, the numbers
-/// that follow: parameters, tokens and micro-batches of a step, MoE layers, and what each of
-/// `ranks` ranks holds and does. Throws what place_ranks throws.
+/// that follow: parameters, tokens and micro-batches of a step, MoE layers, what each of `ranks`
+/// ranks holds and does, and which layers each stage has. Throws what place_ranks throws.
 std::string check_report(const Deck& deck, int ranks);
 
 }  // namespace konclave

@@ -41,7 +41,8 @@ struct Deck {
 };
 
 /// What a deck is read for: `model` asks for the keys that define a model and leaves the rules of
-/// training out, as for a deck embedded in a checkpoint that is only evaluated.
+/// training and of its mapping out, as for a deck embedded in a checkpoint that is only evaluated,
+/// perhaps under another mapping.
 enum class DeckUse { train, model };
 
 /// Everything that is wrong with a deck at once, one "FILE:LINE:COLUMN: error: ..." after another.

@@ -6,6 +6,8 @@ namespace {
 constexpr double kMostSteps = 1e12;
 constexpr double kMostRows = 1e12;
 constexpr double kLargestExtent = 1 << 24;
+constexpr double kMostLayers = 4096;
+constexpr double kMostRanks = 4096;  // of an axis
 
 /// A key that makes the model what it is.
 Entry& define(Schema& schema, const char* name, Form form, const char* meaning) {
@@ -49,7 +51,7 @@ void declare_model(Schema& schema, ModelConfig& model) {
   define(schema, "hidden_size", integer_form(model.hidden_size, extent),
          "Width of the residual stream.")
       .need(Need::always);
-  define(schema, "num_layers", integer_form(model.num_layers, between(1, 4096)),
+  define(schema, "num_layers", integer_form(model.num_layers, between(1, kMostLayers)),
          "Transformer layers, dense and MoE together.")
       .need(Need::always);
   define(schema, "num_heads", integer_form(model.num_heads, between(1, 4096)),
@@ -133,17 +135,87 @@ void declare_moe(Schema& schema, MoeConfig& moe, const ModelConfig& model) {
            "more, the layer works in several rounds, so that memory is bounded and no token is "
            "dropped; 0 sets no bound.")
       .unit("rows");
+  schema.key(
+      "dispatcher", choice_form(moe.dispatcher, {"alltoall", "allgather"}),
+      "How rows come to their experts: each to the ranks that want it, or all of them to all "
+      "ranks of parallel.etp and parallel.ep, which is less work with few ranks and many "
+      "experts for each token.");
+}
+
+void declare_dense_axes(Schema& schema, ParallelConfig& parallel) {
+  const auto ranks = between(1, kMostRanks);
+  schema
+      .key("tp", integer_form(parallel.tp, ranks),
+           "Tensor parallelism: ranks that share the matrices of attention, dense MLP, embedding "
+           "and head, by heads, hidden size and vocabulary. With fewer key and value heads than "
+           "ranks, several ranks have the same one.")
+      .unit("ranks");
+  schema.key(
+      "sp", bool_form(parallel.sp),
+      "Sequence parallelism: norms and residuals, too, are shared by the ranks of parallel.tp, "
+      "by rows.");
+  schema
+      .key("cp", integer_form(parallel.cp, ranks),
+           "Context parallelism: ranks that share each sequence, every rank with two pieces of it, "
+           "one from either end.")
+      .unit("ranks");
+  schema.key(
+      "cp_comm", choice_form(parallel.cp_comm, {"ring", "all_gather", "a2a"}),
+      "How a query sees the keys on other ranks of parallel.cp: keys and values go round, are "
+      "gathered at once, or heads are exchanged for positions.");
+}
+
+void declare_pipeline(Schema& schema, ParallelConfig& parallel) {
+  const auto layers = between(0, kMostLayers);
+  schema
+      .key("pp", integer_form(parallel.pp, between(1, kMostRanks)),
+           "Pipeline parallelism: stages, each of which has a part of the layers.")
+      .unit("stages");
+  schema
+      .key("vpp", integer_form(parallel.vpp, between(1, kMostLayers)),
+           "Chunks of the model on each stage (virtual pipeline): stages idle less, and send more.")
+      .unit("chunks");
+  schema
+      .key("vpp_group_size", integer_form(parallel.vpp_group_size, between(0, kLargestExtent)),
+           "Micro-batches that pass a chunk before the stage turns to its next one; 0 takes "
+           "parallel.pp.")
+      .unit("micro-batches");
+  schema.key(
+      "layout", layout_form(parallel.layout),
+      "Which chunk has what, in the order of the way: E embedding, t a layer, L head and loss; "
+      "| parts, x*n repeats a letter, (...)*n a group, as in \"Et|(tt|)*2tL\". Part i is on "
+      "stage i mod parallel.pp; their number gives parallel.vpp. Empty: evenly.");
+  schema
+      .key("first_stage_layers", integer_form(parallel.first_stage_layers, layers),
+           "Layers of the first stage; 0: as many as the other stages have.")
+      .unit("layers");
+  schema
+      .key("last_stage_layers", integer_form(parallel.last_stage_layers, layers),
+           "Layers of the last stage; 0: as many as the other stages have.")
+      .unit("layers");
+}
+
+void declare_expert_axes(Schema& schema, ParallelConfig& parallel) {
+  schema
+      .key("ep", integer_form(parallel.ep, between(1, kMostRanks)),
+           "Expert parallelism: ranks that share the experts of each MoE layer: each holds "
+           "moe.num_experts / parallel.ep of them.")
+      .unit("ranks");
+  schema
+      .key("etp", integer_form(parallel.etp, between(1, kMostRanks)),
+           "Tensor parallelism of experts: ranks that share the matrices of each expert, by hidden "
+           "size, whatever parallel.tp is.")
+      .unit("ranks");
 }
 
 void declare_parallel(Schema& schema, ParallelConfig& parallel) {
   schema.section("parallel",
-                 "How the ranks share the work; the data-parallel sizes dp and edp follow from "
-                 "their number.");
-  schema
-      .key("ep", integer_form(parallel.ep, between(1, 4096)),
-           "Ranks that share the experts of each MoE layer: each holds moe.num_experts / "
-           "parallel.ep of them. The number of ranks is a multiple of it.")
-      .unit("ranks");
+                 "How the ranks share the work. Their number is a multiple of parallel.tp x "
+                 "parallel.cp x parallel.pp and of parallel.etp x parallel.ep x parallel.pp; the "
+                 "data-parallel sizes dp and edp are what is left.");
+  declare_dense_axes(schema, parallel);
+  declare_pipeline(schema, parallel);
+  declare_expert_axes(schema, parallel);
   schema.key("order", order_form(parallel.order),
              "Axes of the ranks, the fastest first. Dense layers have the axes tp, cp, dp and pp, "
              "experts etp, ep, edp and pp: tp means etp too, and dp means edp. Axes of size 1 may "
@@ -265,6 +337,12 @@ void declare_output(Schema& schema, Deck& deck) {
       .unit("steps");
   schema.key("progress", choice_form(log.progress, {"auto", "bar", "lines", "none"}),
              "Form of progress; auto shows a bar on a terminal and lines elsewhere.");
+  schema
+      .key("trace_steps", trace_steps_form(log.trace_steps),
+           "Steps of which the run's folder gets a trace, trace.json, for Perfetto or Chrome: a "
+           "list, "
+           "or an integer n for the first n.")
+      .unit("steps");
   schema.key("sample_prompt", text_form(log.sample_prompt),
              "At the end the model continues this text; empty for no sample.");
 

@@ -2,6 +2,7 @@
 
 #include "base/error.hpp"
 #include "base/text.hpp"
+#include "parallel/layout_text.hpp"
 #include "parallel/rank_grids.hpp"
 
 #include <fmt/format.h>
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <numeric>
 #include <system_error>
 
 namespace konclave::deck {
@@ -106,7 +108,7 @@ Form input_files_form(std::vector<std::string>& field) {
   return {"string or list of strings", "paths and globs, at least one",
           [&field](const Node& node) {
             field.clear();
-            for (Node element : elements(node)) {
+            for (const Node& element : elements(node)) {
               const std::string path = to_text(element);
               if (path.empty()) refuse(element, " has an empty path");
               field.push_back(absolute_input(path, element.place));
@@ -161,6 +163,35 @@ Form order_form(std::string& field) {
             field = to_text(node);
             const std::string fault = order_fault(field);
             if (!fault.empty()) refuse(node, fault);
+          },
+          [&field] { return toml_text(field); }};
+}
+
+Form layout_form(std::string& field) {
+  return {"string", "parts of E, t and L, joined by |",
+          [&field](const Node& node) {
+            field = to_text(node);
+            const std::string fault = field.empty() ? "" : read_layout(field).fault;
+            if (!fault.empty()) refuse(node, fault);
+          },
+          [&field] { return toml_text(field); }};
+}
+
+Form trace_steps_form(std::vector<std::int64_t>& field) {
+  const Bounds first = between(0, 1000), step = between(1, 1e12);
+  return {"integer or list of integers", first.text() + ", or steps from 1 on",
+          [&field, first, step](const Node& node) {
+            field.clear();
+            const List* list = node.as<List>();
+            if (list == nullptr) {
+              field.resize(static_cast<std::size_t>(to_integer(node, first)));
+              std::iota(field.begin(), field.end(), 1);
+              return;
+            }
+            for (const Node& element : list->elements) field.push_back(to_integer(element, step));
+            std::sort(field.begin(), field.end());
+            const auto twice = std::adjacent_find(field.begin(), field.end());
+            if (twice != field.end()) refuse(node, fmt::format(" names step {} twice", *twice));
           },
           [&field] { return toml_text(field); }};
 }

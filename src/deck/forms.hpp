@@ -50,6 +50,12 @@ Form betas_form(std::array<double, 2>& field);
 /// parallel.order: names of axes, as order_fault wants them.
 Form order_form(std::string& field);
 
+/// parallel.layout: what read_layout can read, or nothing.
+Form layout_form(std::string& field);
+/// log.trace_steps: an integer n for steps 1 to n, or a list of steps. The field gets them in
+/// ascending order.
+Form trace_steps_form(std::vector<std::int64_t>& field);
+
 /// moe.window: an integer, or "microbatch" for 0.
 Form window_form(int& field);
 /// moe.layer_frequency: an integer n (layer i is an MoE layer when i % n == 0) or a 0 or 1 for each

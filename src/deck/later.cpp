@@ -44,23 +44,12 @@ std::vector<LaterKey> moe_keys() {
       {"moe.capacity_factor", kNone, capacity},
       {"moe.pad_to_capacity", kOff, capacity},
       {"moe.drop_policy", {"\"probs\"", "\"position\""}, capacity},
-      {"moe.dispatcher", {"\"alltoall\"", "\"allgather\""}, "another dispatcher"},
       {"moe.global_aux_counts", {"\"previous\"", "\"running\""}, "the global auxiliary loss"},
   };
 }
 
 std::vector<LaterKey> parallel_keys() {
   return {
-      {"parallel.tp", kOne, "tensor parallelism"},
-      {"parallel.sp", kOff, "sequence parallelism"},
-      {"parallel.cp", kOne, "context parallelism"},
-      {"parallel.cp_comm",
-       {"\"ring\"", "\"all_gather\"", "\"a2a\""},
-       "another form of context-parallel communication"},
-      {"parallel.pp", kOne, "pipeline parallelism"},
-      {"parallel.vpp", kOne, "the interleaved pipeline"},
-      {"parallel.etp", kOne, "tensor parallelism of experts"},
-      {"parallel.layout", {"\"\""}, "a pipeline layout"},
       {"parallel.distributed_optimizer", kOff, "the optimizer sharded over data-parallel ranks"},
       {"parallel.overlap_grad_reduce", kOff, "overlap of gradient reduction"},
       {"parallel.overlap_param_gather", kOff, "overlap of parameter gathering"},
@@ -87,7 +76,6 @@ std::vector<LaterKey> other_keys() {
       {"fault.step_timeout", kNone, "the watchdog on the time of a step"},
       {"log.per_layer", kOff, "metrics per layer"},
       {"log.tensorboard", kOff, "TensorBoard events"},
-      {"log.trace_steps", {"[]", "0"}, "the trace of a step"},
   };
 }
 
@@ -116,13 +104,19 @@ const LaterKey* find_later_key(std::string_view key) {
 }
 
 const std::vector<LaterValue>& later_values() {
+  static const std::string kPlanner = "the planner that would choose it";
   static const std::vector<LaterValue> kValues = {
       {"moe.balancing", "seq_aux_loss", "the auxiliary loss per sequence under this name",
        "use \"aux_loss\" with moe.window = 1, which counts per sequence"},
       {"moe.balancing", "global_aux_loss", "the auxiliary loss over the global batch",
        "use \"aux_loss\" or \"none\""},
       {"moe.balancing", "sinkhorn", "Sinkhorn balancing", "use \"aux_loss\" or \"none\""},
-      {"parallel.ep", "auto", "the planner that would choose it", "give a number of ranks"},
+      {"parallel.tp", "auto", kPlanner, "give a number of ranks"},
+      {"parallel.cp", "auto", kPlanner, "give a number of ranks"},
+      {"parallel.pp", "auto", kPlanner, "give a number of stages"},
+      {"parallel.vpp", "auto", kPlanner, "give a number of chunks"},
+      {"parallel.ep", "auto", kPlanner, "give a number of ranks"},
+      {"parallel.etp", "auto", kPlanner, "give a number of ranks"},
       {"batch.micro_size", "auto", "the planner that would choose the micro-batch",
        "give a number of sequences"},
       {"data.kind", "megatron", "reading of Megatron's .bin and .idx files",
@@ -144,10 +138,8 @@ std::string refuse_later_key(const LaterKey& later, const std::string& text) {
   for (const std::string& neutral : later.neutral) {
     if (text == neutral || text == neutral + ".0") return "";
   }
-  const bool is_auto = text == "\"auto\"" && later.key.starts_with("parallel.");
   return fmt::format("{} = {}: {} is not available in this version; {}", later.key, text,
-                     is_auto ? "the planner that would choose it" : later.feature,
-                     leave_it(later.neutral));
+                     later.feature, leave_it(later.neutral));
 }
 
 std::string refuse_later_value(const LaterValue& later, const std::string& text) {

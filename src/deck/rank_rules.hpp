@@ -2,6 +2,7 @@
 
 #include "deck/deck.hpp"
 #include "parallel/rank_grids.hpp"
+#include "parallel/schedule.hpp"
 
 namespace konclave {
 
@@ -9,8 +10,12 @@ namespace konclave {
 /// naming what would do, when that is no integer.
 int micro_batches_per_rank(const BatchConfig& batch, const RankGrids& grids);
 
+/// The pipeline of a checked deck on these grids. Throws Error(resource), naming what would do,
+/// when there is no schedule for its micro-batches.
+PipelineShape make_pipeline_shape(const Deck& deck, const RankGrids& grids);
+
 /// The grids of a checked deck on `ranks` ranks, once the rules hold that only their number
-/// decides: those of make_rank_grids and micro_batches_per_rank.
+/// decides: those of make_rank_grids, micro_batches_per_rank and make_pipeline_shape.
 RankGrids place_ranks(const Deck& deck, int ranks);
 
 }  // namespace konclave

@@ -180,15 +180,16 @@ Place Reader::section_place(const std::string& section) const {
 
 void Reader::check_rules(DeckUse use) {
   for (const Rule& rule : schema_.rules()) {
-    const bool is_for_use = use == DeckUse::train || rule.use == DeckUse::model;
+    const bool is_for_use = use == DeckUse::train || rule.scope == RuleScope::always;
     const bool is_bad = std::any_of(rule.keys.begin(), rule.keys.end(), [&](const auto& key) {
       return bad_.contains(key) || bad_.contains(section_of(key));
     });
-    if (is_for_use && !is_bad && !rule.holds()) complain_about_rule(rule);
+    const std::string fault = is_for_use && !is_bad ? rule.fault() : "";
+    if (!fault.empty()) complain_about_rule(rule, fault);
   }
 }
 
-void Reader::complain_about_rule(const Rule& rule) {
+void Reader::complain_about_rule(const Rule& rule, const std::string& fault) {
   std::vector<std::string> values;
   std::vector<Note> places;  // of the keys that were given
   for (const std::string& key : rule.keys) {
@@ -202,8 +203,7 @@ void Reader::complain_about_rule(const Rule& rule) {
     first = places.front().place;
     places.erase(places.begin());
   }
-  complaints_.add(first, fmt::format("{}; here {}", rule.sentence, join(values, ", ")),
-                  std::move(places));
+  complaints_.add(first, rule.complaint(fault, values), std::move(places));
 }
 
 }  // namespace konclave::deck

@@ -29,7 +29,7 @@ class Reader {
   void check_needs(DeckUse use);
   bool is_needed(const Entry& entry, DeckUse use) const;
   void check_rules(DeckUse use);
-  void complain_about_rule(const Rule& rule);
+  void complain_about_rule(const Rule& rule, const std::string& fault);
   /// Of its header, or of the deck's first line when it has none.
   Place section_place(const std::string& section) const;
 

@@ -18,6 +18,7 @@ using deck::LaterKey;
 using deck::LaterValue;
 using deck::Need;
 using deck::Rule;
+using deck::RuleScope;
 using deck::Schema;
 
 constexpr const char* kPageHead = R"(# The deck
@@ -36,12 +37,23 @@ A deck is a [TOML](https://toml.io/en/v1.0.0) file that says everything about a 
   deck that names them when they exist there, else at the current directory. Paths of outputs start at
   the current directory.
 - `konclave check DECK --ranks N` prints the deck with every default filled in and the origin of each
-  value, and what each of N ranks would hold and do. It needs no MPI; without `--ranks` it takes the
-  fewest ranks that the deck can run on.
+  value, and what each of N ranks would hold and do; with `--schedule` also which stage of the pipeline
+  runs what when. It needs no MPI; without `--ranks` it takes the fewest ranks that the deck can run on.
 
 ## Keys
 
 Keys marked **model** make the model what it is: they may not change when a run is resumed.
+)";
+
+constexpr const char* kRankRules = R"(
+What depends on the number of ranks is checked when a run starts, and by `konclave check --ranks`, with
+exit code 69:
+
+- the number is a multiple of `parallel.tp` x `parallel.cp` x `parallel.pp` and of `parallel.etp` x
+  `parallel.ep` x `parallel.pp`
+- `batch.global_size` is a multiple of `batch.micro_size` x dp
+- with several chunks on a stage, the micro-batches of a rank come in groups of `parallel.vpp_group_size`;
+  there is one group at least, and the last one may be smaller, but not smaller than `parallel.pp`
 )";
 
 constexpr const char* kExitCodes = R"(
@@ -62,7 +74,7 @@ constexpr const char* kExitCodes = R"(
 )";
 
 std::string need_text(const Entry& entry) {
-  const std::string value = "default " + entry.default_text();
+  std::string value = "default " + entry.default_text();
   switch (entry.need()) {
     case Need::always:
       return "required";
@@ -114,7 +126,7 @@ std::string section_page(const Schema& schema, const Schema::Section& section) {
   std::string text = fmt::format(
       "\n### `[{}]`\n\n{}\n\n| key | type and range | unit | default | meaning |\n"
       "| --- | --- | --- | --- | --- |\n",
-      section.name, section.meaning);
+      section.name, markdown(schema, section.meaning));
   for (const Entry& entry : section.entries) {
     const std::string range = entry.form().range.empty() ? "" : ": " + entry.form().range;
     const std::string value = entry.need() == Need::optional
@@ -128,15 +140,28 @@ std::string section_page(const Schema& schema, const Schema::Section& section) {
   return text;
 }
 
+const char* scope_text(RuleScope scope) {
+  switch (scope) {
+    case RuleScope::training:
+      return " (*training*)";
+    case RuleScope::mapping:
+      return " (*mapping*)";
+    case RuleScope::always:
+      break;
+  }
+  return "";
+}
+
 std::string rules_page(const Schema& schema) {
   std::string text =
       "\n## Rules between keys\n\nA broken rule is reported with the values and places of all its "
-      "keys. Those marked *training* do not matter to a model that is only used.\n\n";
+      "keys, and what would do instead. Those marked *training* do not matter to a model that is "
+      "only used; those marked *mapping* are then about the mapping that it is used under, not the "
+      "one that it was trained under.\n\n";
   for (const Rule& rule : schema.rules()) {
-    text += fmt::format("- {}{}\n", markdown(schema, rule.sentence),
-                        rule.use == DeckUse::train ? " (*training*)" : "");
+    text += fmt::format("- {}{}\n", markdown(schema, rule.sentence), scope_text(rule.scope));
   }
-  return text;
+  return text + kRankRules;
 }
 
 std::string later_page() {

@@ -4,7 +4,10 @@
 
 namespace konclave::deck {
 
-/// The conditions between keys; declared after the keys.
+/// Whether a model with these experts has a layer without.
+bool has_dense_layer(const MoeConfig& moe);
+
+/// The conditions between keys other than those of the mapping; declared after the keys.
 void declare_rules(Schema& schema, const Deck& deck);
 
 }  // namespace konclave::deck

@@ -1,14 +1,24 @@
 #include "deck/schema.hpp"
 
 #include "base/error.hpp"
+#include "base/text.hpp"
 #include "deck/entries.hpp"
+#include "deck/mapping_rules.hpp"
 #include "deck/rules.hpp"
 
+#include <fmt/format.h>
+
 namespace konclave::deck {
+
+std::string Rule::complaint(const std::string& found,
+                            const std::vector<std::string>& values) const {
+  return is_whole ? found : fmt::format("{}; here {}; {}", sentence, join(values, ", "), found);
+}
 
 Schema::Schema(Deck& deck) {
   declare_entries(*this, deck);
   declare_rules(*this, deck);
+  declare_mapping_rules(*this, deck);
 }
 
 void Schema::section(std::string name, std::string meaning) {
@@ -21,10 +31,16 @@ Entry& Schema::key(std::string name, Form form, std::string meaning) {
                                       std::move(meaning));
 }
 
-void Schema::rule(DeckUse use, std::vector<std::string> keys, std::string sentence,
-                  std::function<bool()> holds) {
+void Schema::rule(RuleScope scope, std::vector<std::string> keys, std::string sentence,
+                  std::function<std::string()> fault) {
   for (const std::string& key : keys) require(find(key) != nullptr, "rule of no key: " + key);
-  rules_.push_back({use, std::move(keys), std::move(sentence), std::move(holds)});
+  rules_.push_back({scope, std::move(keys), std::move(sentence), std::move(fault)});
+}
+
+void Schema::whole_rule(RuleScope scope, std::vector<std::string> keys, std::string sentence,
+                        std::function<std::string()> fault) {
+  rule(scope, std::move(keys), std::move(sentence), std::move(fault));
+  rules_.back().is_whole = true;
 }
 
 const Entry* Schema::find(std::string_view key) const {

@@ -47,12 +47,26 @@ class Entry {
   bool defines_model_ = false;
 };
 
+/// Where a rule matters.
+enum class RuleScope {
+  always,
+  training,  ///< for DeckUse::train
+  mapping    ///< for DeckUse::train, and for the mapping that a model is used under: mapping_fault
+};
+
 /// A condition between keys, as a sentence that says what must hold.
 struct Rule {
-  DeckUse use;  ///< rules of `train` are left out for `model`
+  RuleScope scope;
   std::vector<std::string> keys;
   std::string sentence;
-  std::function<bool()> holds;
+  /// What would do instead, as in "parallel.tp = 1, 2 or 4 would do", or "" when the rule holds.
+  std::function<std::string()> fault;
+  /// The fault names keys and numbers itself and needs neither the sentence nor the values.
+  bool is_whole = false;
+
+  /// What to tell the user about a fault that was found; `values` are those of the keys, as in
+  /// "parallel.tp = 3".
+  std::string complaint(const std::string& found, const std::vector<std::string>& values) const;
 };
 
 /// All keys and rules, bound to the fields of one deck, which must outlive it.
@@ -65,8 +79,11 @@ class Schema {
   /// Starts a section; keys that follow belong to it.
   void section(std::string name, std::string meaning);
   Entry& key(std::string name, Form form, std::string meaning);
-  void rule(DeckUse use, std::vector<std::string> keys, std::string sentence,
-            std::function<bool()> holds);
+  void rule(RuleScope scope, std::vector<std::string> keys, std::string sentence,
+            std::function<std::string()> fault);
+  /// One whose fault is whole.
+  void whole_rule(RuleScope scope, std::vector<std::string> keys, std::string sentence,
+                  std::function<std::string()> fault);
 
   struct Section {
     std::string name, meaning;

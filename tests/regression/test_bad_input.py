@@ -41,8 +41,8 @@ class Decks(harness.Case):
                 self.assertIn(word, output, override)
 
     def test_what_is_not_there_yet_is_refused_with_a_sentence(self):
-        for override in ("parallel.tp=2", "moe.capacity_factor=1.0", "precision.fp8=delayed",
-                         "recompute.granularity=full", "moe.balancing=sinkhorn"):
+        for override in ("parallel.tp=auto", "parallel.overlap_ep=true", "moe.capacity_factor=1.0",
+                         "precision.fp8=delayed", "recompute.granularity=full", "moe.balancing=sinkhorn"):
             output = self.train("moe.toml", "bad", override, code=65)
             self.assertIn("not available in this version", output, override)
 
@@ -50,6 +50,135 @@ class Decks(harness.Case):
         self.run_program("train", "nowhere.toml", code=66)
         self.run_program("train", code=64)
         self.run_program("fly", code=64)
+
+
+class Mappings(harness.Case):
+    """For each rule of a mapping a deck that breaks it: the keys, the numbers and what would do."""
+
+    def check(self, code, deck, *arguments):
+        return self.run_program("check", harness.TINY / deck, *arguments, code=code)
+
+    # Of inputs/tiny/moe.toml, with 4 heads, 2 of keys and values, 4 experts and sequences of 32.
+    BROKEN = (
+        (("parallel.tp=8", "parallel.sp=true"),
+         ("parallel.tp = 8, model.num_heads = 4; parallel.tp = 1, 2 or 4 would do",)),
+        (("model.hidden_size=96", "model.num_heads=12", "model.num_kv_heads=6", "parallel.tp=4",
+          "parallel.sp=true"),
+         ("parallel.tp = 4, model.num_kv_heads = 6; parallel.tp = 1 or 2 would do",)),
+        (("moe.layer_frequency=2", "model.ffn_hidden_size=30", "parallel.tp=4", "parallel.sp=true"),
+         ("parallel.tp = 4, model.ffn_hidden_size = 30; parallel.tp = 1 or 2 would do",)),
+        (("data.kind=tokens", "eval.interval=0", "model.vocab_size=3", "parallel.tp=4",
+          "parallel.sp=true"),
+         ("parallel.tp = 4, model.vocab_size = 3; parallel.tp = 1 or 2 would do",)),
+        (("parallel.etp=3",),
+         ("parallel.etp = 3, moe.ffn_hidden_size = 32; parallel.etp = 1, 2, 4, 8, 16 or 32 would do",)),
+        (("parallel.ep=3",), ("parallel.ep = 3, moe.num_experts = 4; parallel.ep = 1, 2 or 4 would do",)),
+        (("parallel.tp=2",),
+         ("parallel.sp = false (default), parallel.tp = 2, moe.num_experts = 4; parallel.sp = true, "
+          "or parallel.tp = 1 would do",)),
+        (("parallel.cp=3",),
+         ("parallel.cp = 3, model.sequence_length = 32; parallel.cp = 1, 2, 4, 8 or 16, or "
+          "model.sequence_length = 30 or 36 would do",)),
+        (("model.num_heads=8", "model.sequence_length=36", "parallel.cp=3", "parallel.tp=8",
+          "parallel.sp=true"),
+         ("parallel.tp = 8, parallel.cp = 3, model.sequence_length = 36; parallel.tp = 1, 2 or 4, or "
+          "model.sequence_length = 24 or 48 would do",)),
+        (("parallel.cp=4", "parallel.cp_comm=a2a"),
+         ("parallel.cp_comm = \"a2a\", parallel.cp = 4", "a rank of tp has 4 of queries and 2 of keys",
+          "parallel.cp_comm = \"ring\" or \"all_gather\", or parallel.cp = 1 or 2 would do")),
+        (("parallel.tp=4", "parallel.sp=true", "parallel.cp=2", "parallel.cp_comm=a2a"),
+         ("a rank of tp has 1 of queries and 1 of keys", "\"ring\"", "parallel.cp = 1 would do")),
+        (("parallel.vpp=2",), ("parallel.vpp = 2", "parallel.pp = 1", "parallel.vpp = 1 or ")),
+        (("model.num_layers=24", "parallel.pp=4", "parallel.vpp=4"),
+         ("parallel.vpp = 4", "parallel.pp = 4", "model.num_layers = 24", "1, 2, 3 or 6 would do")),
+        (("parallel.pp=3",),
+         ("model.num_layers = 2", "parallel.pp = 3", "parallel.pp = 1 or 2 would do")),
+        (("parallel.pp=2", "model.num_layers=5", "parallel.first_stage_layers=5"),
+         ("parallel.first_stage_layers = 5", "model.num_layers = 5", "would do")),
+        (("parallel.pp=2", "parallel.layout=Et|t|L"),
+         ("parallel.layout = \"Et|t|L\"", "3 parts", "parallel.pp = 2", "2 or 4 parts would do")),
+        (("parallel.pp=2", "parallel.layout=Et|ttL"),
+         ("parallel.layout = \"Et|ttL\"", "3 t", "model.num_layers = 2", "2 would do")),
+        (("parallel.pp=2", "parallel.layout=Et|tmL"),
+         ("parallel.layout = \"Et|tmL\"", "multi-token prediction", "leave it out")),
+        (("parallel.pp=2", "parallel.vpp=2", "parallel.layout=Et|tL"),
+         ("parallel.layout", "parallel.vpp = 2", "parallel.pp = 2", "parallel.vpp = 1 would do")),
+        (("model.num_layers=8", "parallel.pp=4", "parallel.vpp=2", "parallel.vpp_group_size=3"),
+         ("parallel.vpp_group_size = 3, parallel.pp = 4", "parallel.vpp_group_size = 4 would do")),
+        (("parallel.ep=2", "parallel.order=tp-cp-dp-pp"),
+         ("parallel.order = \"tp-cp-dp-pp\" leaves out ep", "\"tp-cp-ep-dp-pp\" would do")),
+        (("parallel.ep=2", "parallel.pp=2", "parallel.order=pp-tp-cp-ep-dp"),
+         ("parallel.order = \"pp-tp-cp-ep-dp\"", "dp = 2 and edp = 1", "\"tp-cp-ep-dp-pp\" would do")),
+        (("moe.dispatcher=allgather", "moe.receive_budget=64"),
+         ("moe.dispatcher = \"allgather\", moe.receive_budget = 64", "moe.receive_budget = 0, or ")),
+        (("moe.top_k=9",), ("moe.top_k = 9, moe.num_experts = 4; moe.top_k = 4 or less would do",)),
+        (("moe.top_k=1",), ("moe.top_k = 1", "moe.pre_softmax = true, or moe.top_k = 2 would do")),
+        (("batch.micro_size=3",),
+         ("batch.global_size = 4, batch.micro_size = 3; batch.micro_size = 1, 2 or 4 would do",)),
+    )
+
+    def test_that_do_not_suit_the_model(self):
+        for overrides, words in self.BROKEN:
+            with self.subTest(overrides=overrides):
+                output = self.check(65, "moe.toml", *overrides)
+                self.assertEqual(output.count(": error: "), 1, output)
+                for word in words:
+                    self.assertIn(word, output)
+
+    def test_of_experts_that_are_not_there(self):
+        for override in ("parallel.ep=2", "parallel.etp=2"):
+            output = self.check(65, "dense.toml", override)
+            self.assertIn("moe.num_experts = 0; parallel.ep = 1 and parallel.etp = 1 would do", output)
+
+    def test_that_do_not_suit_the_ranks(self):
+        chunks = ("model.num_layers=4", "parallel.pp=2", "parallel.vpp=2")
+        for ranks, overrides, words in (
+                (6, ("parallel.tp=2", "parallel.sp=true", "parallel.pp=2"),
+                 ("parallel.tp = 2, parallel.pp = 2 need", "multiple of 4", "6, and 4 or 8 would do")),
+                (6, ("parallel.ep=2", "parallel.etp=2"),
+                 ("parallel.ep = 2, parallel.etp = 2 need", "multiple of 4", "6, and 4 or 8 would do")),
+                (3, (), ("batch.global_size = 4", "batch.micro_size x dp = 2 x 3 on 3 ranks",
+                         "6 would do, and so would 2 ranks")),
+                (2, (*chunks, "batch.global_size=6"),
+                 ("parallel.vpp = 2", "parallel.pp = 2", "on 2 ranks, batch.global_size = 6",
+                  "batch.micro_size x dp = 2 x 1 makes 3", "batch.global_size = 8 would do")),
+                (4, chunks, ("parallel.vpp = 2 needs at least parallel.pp = 2 micro-batches",
+                             "this run has 1", "on 4 ranks, batch.global_size = 4",
+                             "batch.global_size = 8 would do")),
+                (2, (*chunks, "parallel.vpp_group_size=4"),
+                 ("parallel.vpp_group_size = 4", "this run has 2",
+                  "batch.global_size = 8 would do"))):
+            with self.subTest(ranks=ranks, overrides=overrides):
+                output = self.check(69, "moe.toml", *overrides, "--ranks", ranks)
+                for word in words:
+                    self.assertIn(word, output)
+
+    def test_on_many_ranks(self):
+        output = self.train("moe.toml", "bad", "parallel.tp=2", "parallel.sp=true", ranks=3, code=69)
+        self.assertIn("parallel.tp = 2 needs a number of ranks that is a multiple of 2; this run has 3, "
+                      "and 2 or 4 would do", output)
+        output = self.train("moe.toml", "bad", "parallel.tp=2", ranks=2, code=65)
+        self.assertIn("parallel.sp = true", output)
+
+    def test_under_which_a_model_is_used(self):
+        tokens = self.folder / "tokens.safetensors"
+        harness.write_safetensors(tokens, {"input_ids": ("I32", [1, 12], struct.pack("<12i", *range(12)))})
+        for overrides, words in (
+                (("parallel.tp=8", "parallel.sp=false"),
+                 ("parallel.tp = 8, model.num_heads = 4; parallel.tp = 1, 2 or 4 would do",
+                  "parallel.sp = true")),
+                (("parallel.cp=4",), ("model.sequence_length = 12; parallel.cp = 1, 2, 3 or 6, or ",)),
+                (("parallel.pp=3",), ("model.num_layers = 2", "parallel.pp = 1 or 2 would do"))):
+            output = self.run_program("eval", harness.ORACLE / "mixtral" / "hf", "--tokens", tokens,
+                                      *overrides, code=65)
+            for word in words:
+                self.assertIn(word, output, overrides)
+
+    def test_a_pipeline_prints_its_schedule(self):
+        output = self.check(0, "moe.toml", "parallel.pp=2", "--schedule")
+        self.assertIn("F0 is forward of micro-batch 0, B backward", output)
+        self.assertIn("#        1  .  F0 B0 F1 B1", output)
+        self.assertNotIn("F0", self.check(0, "moe.toml", "parallel.pp=2"))
 
 
 class Data(harness.Case):

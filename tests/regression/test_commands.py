@@ -131,7 +131,7 @@ class Explanations(harness.Case):
         deck = (harness.TINY / "moe.toml", "batch.global_size=256", "batch.micro_size=1")
         output = self.run_program("check", *deck, "parallel.ep=4", "--ranks", "64")
         self.assertIn("# On each of 64 ranks", output)
-        self.assertRegex(output, r"dp, ep, edp +64, 4, 16")
+        self.assertRegex(output, r"#   tp, cp, dp, pp +1, 1, 64, 1\n#   etp, ep, edp, pp +1, 4, 16, 1\n")
         self.assertRegex(output, r"micro-batches per step +4\n")
         self.assertRegex(output, r"#  +rank +dp +ep +edp\n#  +0 +0 +0 +0\n#  +1 +1 +1 +0\n")
         self.assertIn("32 more", output)

@@ -8,7 +8,8 @@
 namespace konclave {
 namespace {
 
-/// A deck in which no key has its default, and every special form occurs.
+/// A deck in which no key has its default but those that do not go with others, and every special
+/// form occurs.
 Deck unusual_deck() {
   return read_small(
       {"run.name=odd \"name\"",
@@ -37,8 +38,17 @@ Deck unusual_deck() {
        "moe.aux_loss_coefficients=[0.30000000000000004]",
        "moe.z_loss_coefficient=1e-3",
        "moe.receive_budget=4096",
+       "parallel.tp=2",
+       "parallel.sp=true",
+       "parallel.cp=2",
+       "parallel.cp_comm=all_gather",
+       "parallel.pp=2",
+       "parallel.vpp=2",
+       "parallel.vpp_group_size=3",
+       "parallel.layout=E|t*2|(t)*1,|L",
        "parallel.ep=2",
-       "parallel.order=dp-ep-pp",
+       "parallel.etp=2",
+       "parallel.order=cp-tp-ep-dp-pp",
        "parallel.grad_reduce=library",
        "fault.nan_budget=2",
        "batch.micro_size=2",
@@ -65,10 +75,18 @@ Deck unusual_deck() {
        "checkpoint.load=weights",
        "log.interval=2",
        "log.progress=none",
+       "log.trace_steps=[7, 3]",
        "log.sample_prompt=tab\there # no comment",
        "backends.gemm=reference",
        "backends.grouped_gemm=reference",
        "backends.attention=reference"});
+}
+
+/// One with those.
+Deck other_unusual_deck() {
+  return read_small({"model.num_layers=5", "parallel.pp=3", "parallel.first_stage_layers=1",
+                     "parallel.last_stage_layers=2", "moe.dispatcher=allgather",
+                     "log.trace_steps=2"});
 }
 
 std::map<std::string, std::string> texts(const Deck& deck) {
@@ -78,7 +96,7 @@ std::map<std::string, std::string> texts(const Deck& deck) {
 }
 
 TEST(EffectiveDeck, ReadsBackToTheSameDeck) {
-  for (const Deck& deck : {unusual_deck(), read_small()}) {
+  for (const Deck& deck : {unusual_deck(), other_unusual_deck(), read_small()}) {
     const std::string text = effective_deck(deck);
 
     const Deck again = read_deck_text(text, "effective.toml");
@@ -92,6 +110,9 @@ TEST(EffectiveDeck, ReadsBackToTheSameDeck) {
     EXPECT_EQ(again.definition.moe.window, deck.definition.moe.window);
     EXPECT_EQ(again.definition.moe.aux_loss_coefficients,
               deck.definition.moe.aux_loss_coefficients);
+    EXPECT_EQ(again.parallel.layout, deck.parallel.layout);
+    EXPECT_EQ(again.parallel.sp, deck.parallel.sp);
+    EXPECT_EQ(again.log.trace_steps, deck.log.trace_steps);
     EXPECT_EQ(again.optimizer.min_lr, deck.optimizer.min_lr);
     EXPECT_EQ(again.log.sample_prompt, deck.log.sample_prompt);
     EXPECT_EQ(again.definition.model.rope_scaling.factor,
@@ -99,12 +120,14 @@ TEST(EffectiveDeck, ReadsBackToTheSameDeck) {
   }
 }
 
-TEST(EffectiveDeck, TheUnusualDeckLeavesOnlyRequiredKeysAndChoicesOfOneAtDefaults) {
+TEST(EffectiveDeck, TheUnusualDecksLeaveOnlyRequiredKeysAndChoicesOfOneAtDefaults) {
   Deck defaults;
   const deck::Schema schema(defaults);
+  std::map<std::string, std::string> other = texts(other_unusual_deck());
   std::set<std::string> same;
   for (const auto& [key, text] : texts(unusual_deck())) {
-    if (schema.find(key)->default_text() == text) same.insert(key);
+    const std::string& usual = schema.find(key)->default_text();
+    if (text == usual && other[key] == usual) same.insert(key);
   }
   const std::set<std::string> expected = {"data.kind", "data.tokenizer"};
   EXPECT_EQ(same, expected);

@@ -67,7 +67,8 @@ TEST(CheckReport, IsTheEffectiveDeckWithWhatFollowsFromIt) {
   EXPECT_SAYS(report, "tokens in all           2,560\n");
   EXPECT_SAYS(report, "micro-batches per step  2\n");
   EXPECT_SAYS(report, "\n# On one rank\n");
-  EXPECT_SAYS(report, "dp, ep, edp             1, 1, 1\n");
+  EXPECT_SAYS(report, "tp, cp, dp, pp          1, 1, 1, 1\n");
+  EXPECT_SAYS(report, "etp, ep, edp, pp        1, 1, 1, 1\n");
   EXPECT_SAYS(report, "master weights");
   EXPECT_EQ(effective_deck(read_deck_text(report, "report.toml")).empty(), false)
       << "the report is a deck";
@@ -77,12 +78,14 @@ TEST(CheckReport, IsTheEffectiveDeckWithWhatFollowsFromIt) {
 TEST(CheckReport, SharesTheExpertsAmongTheRanks) {
   const Deck deck = read_small({"parallel.ep=2", "batch.global_size=8", "precision.compute=fp32"});
   const std::int64_t all = count_parameters(deck.definition).total;
-  EXPECT_EQ(count_parameters(deck.definition).on_a_rank(2), all - 2 * 2 * 3 * 64 * 32);
+  EXPECT_EQ(count_parameters_of_stage(deck.definition, deck.parallel, 0),
+            all - 2 * 2 * 3 * 64 * 32);
 
   const std::string report = check_report(deck, 4);
 
   EXPECT_SAYS(report, "\n# On each of 4 ranks\n");
-  EXPECT_SAYS(report, "dp, ep, edp             4, 2, 2\n");
+  EXPECT_SAYS(report, "tp, cp, dp, pp          1, 1, 4, 1\n");
+  EXPECT_SAYS(report, "etp, ep, edp, pp        1, 2, 2, 1\n");
   EXPECT_SAYS(report, "micro-batches per step  2\n");
   EXPECT_SAYS(report, "experts of a layer      2 of 4\n");
   EXPECT_SAYS(report, "parameters              90,944\n");
@@ -120,6 +123,107 @@ TEST(CheckReport, RefusesRanksThatCannotShareTheWork) {
   const Deck out_of_order = read_small({"parallel.order=tp-pp"});
   expect_error([&] { check_report(out_of_order, 2); }, ExitCode::deck,
                {"parallel.order = \"tp-pp\" leaves out dp"});
+}
+
+/// The small deck has H = 64, V = 256, N = 4 of size 16, E = 4 of F = 32 in both of its layers.
+TEST(CountParametersOfStage, SharesOutWhatTheAxesShare) {
+  const auto count = [](std::vector<std::string> changes, int stage = 0) {
+    changes.emplace_back("parallel.sp=true");
+    const Deck deck = read_small(changes);
+    return count_parameters_of_stage(deck.definition, deck.parallel, stage);
+  };
+  const std::int64_t table = 256 * 64, matrix = 64 * 64, norms = 2 * 64, router = 4 * 64;
+  const std::int64_t expert = 3 * 64 * 32;
+  EXPECT_EQ(count({}), 2 * table + 64 + 2 * (4 * matrix + norms + router + 4 * expert));
+  EXPECT_EQ(count({"parallel.tp=2"}),
+            2 * table / 2 + 64 + 2 * (4 * matrix / 2 + norms + router + 4 * expert));
+  EXPECT_EQ(count({"parallel.ep=2", "parallel.etp=2", "parallel.cp=2"}),
+            2 * table + 64 + 2 * (4 * matrix + norms + router + expert));
+
+  // Parts of 256 tokens on 3 ranks: 85, 85 and 86.
+  EXPECT_EQ(count({"parallel.tp=3", "model.num_heads=3", "model.head_dim=16",
+                   "model.sequence_length=48"}),
+            2 * 86 * 64 + 64 + 2 * (4 * 16 * 64 + norms + router + 4 * expert));
+
+  // One key head of 16 on both ranks of tp that share it, with its bias; the norms of heads on all.
+  EXPECT_EQ(
+      count({"parallel.tp=4", "model.num_kv_heads=2", "model.qkv_bias=true", "model.qk_norm=true"}),
+      2 * table / 4 + 64 + 2 * (4 * 16 * 64 + 3 * 16 + 2 * 16 + norms + router + 4 * expert));
+
+  // A dense layer of F = 128.
+  EXPECT_EQ(count({"parallel.tp=2", "moe.layer_frequency=2", "model.ffn_hidden_size=128"}),
+            2 * table / 2 + 64 + 2 * (2 * matrix + norms) + router + 4 * expert + 3 * 64 * 64);
+}
+
+TEST(CountParametersOfStage, FollowsTheLayout) {
+  const auto count = [](const std::vector<std::string>& changes, int stage) {
+    const Deck deck = read_small(changes);
+    return count_parameters_of_stage(deck.definition, deck.parallel, stage);
+  };
+  const std::int64_t table = 256 * 64, layer = 4 * 64 * 64 + 2 * 64 + 4 * 64 + 4 * 3 * 64 * 32;
+  const std::vector<std::string> even = {"model.num_layers=8", "parallel.pp=2", "parallel.vpp=2"};
+  EXPECT_EQ(count(even, 0), table + 4 * layer);
+  EXPECT_EQ(count(even, 1), table + 64 + 4 * layer);
+  const std::vector<std::string> uneven = {"model.num_layers=5", "parallel.pp=3",
+                                           "parallel.layout=E|tttt|tL",
+                                           "model.tie_embeddings=true"};
+  EXPECT_EQ(count(uneven, 0), table);
+  EXPECT_EQ(count(uneven, 1), 4 * layer);
+  EXPECT_EQ(count(uneven, 2), table + 64 + layer) << "with a copy of the embedding";
+  EXPECT_EQ(count({"model.tie_embeddings=true"}, 0), table + 64 + 2 * layer);
+}
+
+TEST(CheckReport, SaysWhatEachStageHasAndWhichHasMost) {
+  const Deck deck =
+      read_small({"model.num_layers=6", "parallel.pp=2", "parallel.layout=Et|t|ttt|tL",
+                  "parallel.etp=2", "batch.global_size=8"});
+
+  const std::string report = check_report(deck, 4);
+
+  EXPECT_SAYS(report, "\n# On each of 4 ranks\n");
+  EXPECT_SAYS(report, "tp, cp, dp, pp          1, 1, 2, 2\n");
+  EXPECT_SAYS(report, "etp, ep, edp, pp        2, 1, 1, 2\n");
+  EXPECT_SAYS(report, "experts of a layer      4 of 4, of each 1 / 2\n");
+  EXPECT_SAYS(report, " on stage 0, which has most\n");
+  EXPECT_SAYS(report,
+              "\n# What each stage has, chunk | chunk\n"
+              "#   stage 0                 embedding, layer 0 | layers 2-4\n"
+              "#   stage 1                 layer 1 | layer 5, head\n");
+  EXPECT_SAYS(report,
+              "#     rank    dp    ep   edp    pp   etp\n"
+              "#        0     0     0     0     0     0\n"
+              "#        1     1     0     0     0     1\n"
+              "#        2     0     0     0     1     0\n");
+  EXPECT_EQ(effective_deck(read_deck_text(report, "report.toml")).empty(), false)
+      << "the report is a deck";
+  EXPECT_SAYS(check_report(read_small({"parallel.pp=3", "parallel.layout=Et||tL"}), 3),
+              "\n# What each stage has\n#   stage 0                 embedding, layer 0\n"
+              "#   stage 1                 nothing\n");
+}
+
+TEST(PlaceRanks, RefusesMicroBatchesThatHaveNoSchedule) {
+  const std::vector<std::string> pipeline = {"model.num_layers=8", "parallel.pp=4",
+                                             "parallel.vpp=2"};
+  const auto check = [&](int global_size, int ranks, int group = 0) {
+    std::vector<std::string> changes = pipeline;
+    changes.insert(changes.end(), {"batch.global_size=" + std::to_string(global_size),
+                                   "parallel.vpp_group_size=" + std::to_string(group)});
+    place_ranks(read_small(changes), ranks);
+  };
+  check(8, 4);
+  check(8, 8);
+  check(12, 4, 8);
+  expect_error([&] { check(4, 8); }, ExitCode::resource,
+               {"parallel.vpp = 2 needs at least parallel.pp = 4 micro-batches per rank; this run "
+                "has 2, and 4 would do, and so would parallel.vpp = 1; on 8 ranks, "
+                "batch.global_size = 4 over batch.micro_size x dp = 1 x 2 makes 2 of them, and "
+                "batch.global_size = 8 would do"});
+  expect_error([&] { check(6, 4); }, ExitCode::resource,
+               {"the last 2 of them are too few for parallel.pp = 4",
+                "on 4 ranks, batch.global_size = 6 over batch.micro_size x dp = 1 x 1 makes 6 of "
+                "them, and batch.global_size = 8 would do"});
+  expect_error([&] { check(10, 4, 8); }, ExitCode::resource,
+               {"parallel.vpp_group_size = 8", "batch.global_size = 12 would do"});
 }
 
 TEST(RankMap, LeavesOutTheMiddleOfManyRanks) {

@@ -20,10 +20,9 @@ TEST(DeckLaterKeys, AreRefusedAtOthersWithTheFeature) {
     EXPECT_SAYS(errors, later.key + " = 7: " + later.feature +
                             " is not available in this version; leave it");
   }
-  EXPECT_SAYS(errors_of(kSmallDeck + "[parallel]\ntp = 2\n"),
-              "deck.toml:17:6: error: parallel.tp = 2: tensor parallelism is not available in this "
-              "version; leave it at 1");
-  EXPECT_SAYS(errors_of_small({"parallel.tp=auto"}), "the planner that would choose it");
+  EXPECT_SAYS(errors_of(kSmallDeck + "[parallel]\noverlap_ep = true\n"),
+              "deck.toml:17:14: error: parallel.overlap_ep = true: overlap of expert-parallel "
+              "communication is not available in this version; leave it at false");
   EXPECT_SAYS(errors_of(kSmallDeck + "[model.mla]\nq_lora_rank = 64\n"),
               "multi-head latent attention is not available in this version; leave it out");
 }
@@ -51,9 +50,12 @@ TEST(DeckLaterValues, AreRefusedWithTheFeature) {
   EXPECT_SAYS(errors_of_small({"moe.balancing=[\"aux_loss\", \"global_aux_loss\"]"}),
               "the auxiliary loss over the global batch is not available");
   EXPECT_SAYS(errors_of_small({"moe.balancing=seq_aux_loss"}), "moe.window = 1");
-  EXPECT_SAYS(errors_of_small({"parallel.ep=auto"}),
-              "parallel.ep = \"auto\": the planner that would choose it is not available in this "
-              "version; give a number of ranks");
+  for (const std::string key : {"tp", "cp", "pp", "vpp", "ep", "etp"}) {
+    EXPECT_SAYS(errors_of_small({"parallel." + key + "=auto"}),
+                "parallel." + key +
+                    " = \"auto\": the planner that would choose it is not available in this "
+                    "version; give a number of ");
+  }
   EXPECT_SAYS(errors_of_small({"batch.micro_size=auto"}), "the planner that would choose");
   EXPECT_SAYS(errors_of_small({"data.kind=megatron"}), "Megatron's .bin and .idx");
   EXPECT_SAYS(errors_of_small({"data.tokenizer=spm/llama.model"}), "a SentencePiece tokenizer");

@@ -10,11 +10,13 @@ TEST(DeckValues, FillEachStruct) {
       kSmallDeck +
           "[optimizer]\nlr = 1\nbetas = [0.5, 0.75]\nschedule = \"wsd\"\nwarmup_steps = 3\n"
           "[precision]\ncompute = \"fp64\"\n"
-          "[parallel]\nep = 2\norder = \"ep-dp\"\ngrad_reduce = \"library\"\n"
+          "[parallel]\ntp = 2\nsp = true\ncp = 4\ncp_comm = \"all_gather\"\npp = 2\nvpp = 1\n"
+          "vpp_group_size = 5\nfirst_stage_layers = 1\nlast_stage_layers = 1\nep = 2\netp = 4\n"
+          "order = \"ep-cp-tp-dp-pp\"\ngrad_reduce = \"library\"\n"
           "[fault]\nnan_budget = 3\n"
           "[eval]\ninterval = 5\nsteps = 2\n"
           "[checkpoint]\ninterval = 4\nkeep = 7\n"
-          "[log]\nprogress = \"lines\"\nsample_prompt = \"Once \\\"\"\n"
+          "[log]\nprogress = \"lines\"\nsample_prompt = \"Once \\\"\"\ntrace_steps = [9, 2]\n"
           "[backends]\ngemm = \"reference\"\n",
       "deck.toml");
 
@@ -27,13 +29,23 @@ TEST(DeckValues, FillEachStruct) {
   EXPECT_EQ(deck.optimizer.betas, (std::array<double, 2>{0.5, 0.75}));
   EXPECT_EQ(deck.optimizer.schedule, "wsd");
   EXPECT_EQ(deck.definition.compute, DType::fp64);
+  EXPECT_EQ(deck.parallel.tp, 2);
+  EXPECT_TRUE(deck.parallel.sp);
+  EXPECT_EQ(deck.parallel.cp, 4);
+  EXPECT_EQ(deck.parallel.cp_comm, "all_gather");
+  EXPECT_EQ(deck.parallel.pp, 2);
+  EXPECT_EQ(deck.parallel.vpp_group_size, 5);
+  EXPECT_EQ(deck.parallel.first_stage_layers, 1);
+  EXPECT_EQ(deck.parallel.last_stage_layers, 1);
   EXPECT_EQ(deck.parallel.ep, 2);
-  EXPECT_EQ(deck.parallel.order, "ep-dp");
+  EXPECT_EQ(deck.parallel.etp, 4);
+  EXPECT_EQ(deck.parallel.order, "ep-cp-tp-dp-pp");
   EXPECT_EQ(deck.parallel.grad_reduce, "library");
   EXPECT_EQ(deck.fault.nan_budget, 3);
   EXPECT_EQ(deck.eval.steps, 2);
   EXPECT_EQ(deck.checkpoint.keep, 7);
   EXPECT_EQ(deck.log.sample_prompt, "Once \"");
+  EXPECT_EQ(deck.log.trace_steps, (std::vector<std::int64_t>{2, 9}));
   EXPECT_EQ(deck.backends.gemm, "reference");
   EXPECT_EQ(deck.backends.attention, "auto");
 }
@@ -60,6 +72,28 @@ TEST(DeckValues, LayerFrequencyIsAnIntegerOrAList) {
   EXPECT_EQ(layers("3"), (std::vector<int>{1, 0, 0, 1}));
   EXPECT_EQ(layers("[0, 1, 1, 1]"), (std::vector<int>{0, 1, 1, 1}));
   EXPECT_EQ(read_small().definition.moe.layer_frequency, (std::vector<int>{1, 1}));
+}
+
+TEST(DeckValues, TraceStepsAreTheFirstNOrAList) {
+  const auto steps = [](const std::string& value) {
+    return read_small({"log.trace_steps=" + value}).log.trace_steps;
+  };
+  EXPECT_TRUE(read_small().log.trace_steps.empty());
+  EXPECT_TRUE(steps("0").empty());
+  EXPECT_TRUE(steps("[]").empty());
+  EXPECT_EQ(steps("3"), (std::vector<std::int64_t>{1, 2, 3}));
+  EXPECT_EQ(steps("[20, 4]"), (std::vector<std::int64_t>{4, 20}));
+  EXPECT_SAYS(errors_of_small({"log.trace_steps=1001"}), "log.trace_steps = 1001 is out of range");
+  EXPECT_SAYS(errors_of_small({"log.trace_steps=[1, 0]"}),
+              "log.trace_steps = 0 is out of range: 1 to");
+  EXPECT_SAYS(errors_of_small({"log.trace_steps=[7, 2, 7]"}), "names step 7 twice");
+  EXPECT_SAYS(errors_of_small({"log.trace_steps=all"}), "log.trace_steps wants an integer");
+}
+
+TEST(DeckValues, ALayoutIsRefusedWhereItCannotBeRead) {
+  EXPECT_EQ(read_small({"parallel.pp=2", "parallel.layout=Et|tL"}).parallel.layout, "Et|tL");
+  EXPECT_SAYS(errors_of(kSmallDeck + "[parallel]\nlayout = \"Ex|tL\"\n"),
+              "deck.toml:17:10: error: parallel.layout = \"Ex|tL\": there is no \"x\"");
 }
 
 TEST(DeckValues, TheOrderOfRanksNamesAxes) {
