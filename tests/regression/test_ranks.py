@@ -91,6 +91,36 @@ class Repetition(Case):
         self.assertNotIn("] step", output)
 
 
+class Traffic(Case):
+    """Bytes of a step, counted and by formula."""
+
+    def check(self, *overrides, ranks):
+        mapping = shared(*steps(2), *overrides)
+        output = self.train("moe.toml", "run", *mapping, ranks=ranks)
+        self.assert_traffic(output, harness.TINY / "moe.toml", *mapping, ranks=ranks)
+        return harness.traffic_of(output)
+
+    def test_the_summary_has_what_check_expects(self):
+        groups = self.check("parallel.tp=2", "parallel.sp=true", "parallel.pp=2", "parallel.ep=2",
+                            "model.tie_embeddings=true", ranks=4)
+        self.assertEqual(list(groups), ["tp", "pp", "tp_cp", "tp_dp_cp", "ep", "etp_ep"])
+
+    def test_evaluation_is_no_part_of_it(self):
+        self.check("parallel.cp=2", "eval.interval=1", ranks=2)
+
+    def test_a_budget_leaves_some_to_the_router(self):
+        """Steps of one run may differ, and both ends of the range are no more than they say."""
+        mapping = shared(*steps(3), "parallel.ep=2", "moe.receive_budget=70")
+        output = self.train("moe.toml", "run", *mapping, ranks=2)
+        self.assert_traffic(output, harness.TINY / "moe.toml", *mapping, ranks=2)
+        checked = self.run_program("check", harness.TINY / "moe.toml", *mapping, "--ranks", 2)
+        least, most = harness.traffic_of(checked)["ep"]
+        self.assertLess(least, most)
+
+    def test_one_rank_has_none(self):
+        self.assertEqual(self.check(ranks=1), {})
+
+
 class Stops(Case):
     # Open MPI gives ranks this time to obey the SIGTERM that it got, and 1 s if nobody asks.
     environment = {"OMPI_MCA_odls_base_sigkill_timeout": "3"}
@@ -156,13 +186,13 @@ class Stops(Case):
 class Mappings(Case):
     def test_going_on_under_another_mapping_is_refused(self):
         self.train_shared("run", *steps(3), ranks=4, ep=2)
-        saved = f"4 ranks with parallel.ep = 2 and parallel.order = \"{EP_FIRST}\""
+        saved = f"4 ranks with parallel.ep = 2, parallel.order = \"{EP_FIRST}\""
         for ranks, ep, order, wanted in (
                 (1, 1, EP_FIRST, "this one is on 1 rank:"),
                 (2, 2, EP_FIRST, "this one is on 2 ranks with parallel.ep = 2"),
-                (4, 1, EP_FIRST, "this one is on 4 ranks with parallel.ep = 1"),
+                (4, 1, EP_FIRST, "this one is on 4 ranks:"),
                 (4, 4, EP_FIRST, "this one is on 4 ranks with parallel.ep = 4"),
-                (4, 2, DP_FIRST, f"with parallel.ep = 2 and parallel.order = \"{DP_FIRST}\"")):
+                (4, 2, DP_FIRST, f"with parallel.ep = 2, parallel.order = \"{DP_FIRST}\"")):
             with self.subTest(ranks=ranks, ep=ep, order=order):
                 errors = self.training_fails(saved, 69, "run", *steps(5), f"parallel.ep={ep}",
                                              f"parallel.order={order}", ranks=ranks)
@@ -284,7 +314,8 @@ class Models(Case):
         self.assertEqual(output.count("within the figures"), 1, output)
 
     def test_a_run_says_what_it_does_once(self):
-        for words in ("mapping: 4 ranks, dp = 4; experts ep = 2, edp = 2", "backend of gemm",
+        for words in ("mapping: 4 ranks, tp = 1, cp = 1, dp = 4, pp = 1; experts etp = 1, ep = 2, edp = 2",
+                      "backend of gemm",
                       "hardware: 4 ranks", "run folder: "):
             self.assertEqual(self.output.count(words), 1, self.output)
 
