@@ -19,9 +19,10 @@ void add_deck_commands(CLI::App& app, Arguments& arguments) {
       "train", "Train; goes on from the newest good checkpoint of the run by itself");
   train->add_option("deck", arguments.deck, "Input deck (TOML)")->required();
   train
-      ->add_option("--self-check", arguments.self_check,
-                   "Instead of a run: so many steps in the deck's mapping and on one rank, from the same "
-                   "start, and the first tensor that differs; leaves with 1 when there is one")
+      ->add_option(
+          "--self-check", arguments.self_check,
+          "Instead of a run: so many steps in the deck's mapping and on one rank, from the same "
+          "start, and the first tensor that differs; leaves with 1 when there is one")
       ->check(CLI::PositiveNumber);
   add_overrides(*train, arguments);
 

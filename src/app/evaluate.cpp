@@ -33,8 +33,8 @@ Groups make_groups(const ModelSource& source, const ModelDefinition& definition,
       world, [&] { return source.parallel(definition, arguments.overrides, world.size()); });
   const RankGrids grids = together(world, [&] { return make_rank_grids(parallel, world.size()); });
   if (world.size() > 1) {
-    log.info("{} ranks, tp = {}, cp = {}, dp = {}, pp = {}; experts etp = {}, ep = {}", world.size(),
-             grids.dense.size("tp"), grids.dense.size("cp"), grids.dense.size("dp"),
+    log.info("{} ranks, tp = {}, cp = {}, dp = {}, pp = {}; experts etp = {}, ep = {}",
+             world.size(), grids.dense.size("tp"), grids.dense.size("cp"), grids.dense.size("dp"),
              grids.dense.size("pp"), grids.experts.size("etp"), grids.experts.size("ep"));
   }
   return Groups::create(world, grids, parallel);

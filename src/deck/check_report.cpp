@@ -4,6 +4,7 @@
 #include "deck/rank_map.hpp"
 #include "deck/rank_rules.hpp"
 #include "deck/schedule_report.hpp"
+#include "model/expected_traffic.hpp"
 #include "parallel/pipeline_layout.hpp"
 
 #include <fmt/format.h>
@@ -74,6 +75,17 @@ std::string sizes_text(const Grid& grid, const std::vector<const char*>& axes) {
   return join(sizes, ", ");
 }
 
+/// Nothing on one rank.
+std::string traffic_report(const Deck& deck, int ranks) {
+  const ExpectedTraffic traffic = expected_traffic(
+      {deck.definition, deck.parallel, ranks, deck.batch.global_size, deck.batch.micro_size});
+  const auto groups =
+      describe_traffic(bytes_of_groups(traffic.least), bytes_of_groups(traffic.most));
+  std::string text;
+  for (const auto& [group, bytes] : groups) text += line(group, bytes);
+  return text.empty() ? "" : "\n# Communication per step, all ranks together\n" + text;
+}
+
 /// What each rank does and holds, and which rank is where.
 std::string ranks_report(const Deck& deck, const RankGrids& grids) {
   const int ranks = grids.ranks(), stages = deck.parallel.pp, stage = largest_stage(deck);
@@ -93,6 +105,7 @@ std::string ranks_report(const Deck& deck, const RankGrids& grids) {
   if (stages > 1) {
     text += stages_report(make_pipeline_layout(deck.parallel, deck.definition.model.num_layers));
   }
+  text += traffic_report(deck, ranks);
   return ranks == 1 ? text : text + "\n# Where each rank is\n" + rank_map(grids);
 }
 

@@ -37,7 +37,8 @@ StateBytes count_state_bytes(std::int64_t parameters, DType compute);
 
 /// What `konclave check` prints: the effective deck, and below it, as comments of it, the numbers
 /// that follow: parameters, tokens and micro-batches of a step, MoE layers, what each of `ranks`
-/// ranks holds and does, and which layers each stage has. Throws what place_ranks throws.
+/// ranks holds and does, which layers each stage has, and the bytes that a step moves between
+/// ranks. Throws what place_ranks throws.
 std::string check_report(const Deck& deck, int ranks);
 
 }  // namespace konclave

@@ -24,8 +24,8 @@ struct SelfAttentionConfig {
 ///   o = attention(q, k, v) with scale 1/sqrt(head_dim);  y = o Wo^T
 /// Shapes  x, y (T,H) of the rows outside.
 ///
-/// Each rank of tp has a part of the heads. Heads of keys and values that are fewer than the ranks are
-/// made by all of them, and each takes the one that its queries read.
+/// Each rank of tp has a part of the heads. Heads of keys and values that are fewer than the ranks
+/// are made by all of them, and each takes the one that its queries read.
 class SelfAttention {
  public:
   struct Saved {

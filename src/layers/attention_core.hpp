@@ -7,10 +7,9 @@
 
 namespace konclave {
 
-/// Attention between the projections:  o = attention(q, k, v), where every query sees the keys of its
-/// whole sequence, on whichever rank of cp they are.
-/// Shapes  q, o (T, heads*D)   k, v (T, kv_heads*D) for the T rows and the heads of this rank; the types
-/// are those of the shape.
+/// Attention between the projections:  o = attention(q, k, v), where every query sees the keys of
+/// its whole sequence, on whichever rank of cp they are. Shapes  q, o (T, heads*D)   k, v (T,
+/// kv_heads*D) for the T rows and the heads of this rank; the types are those of the shape.
 class AttentionCore {
  public:
   /// What backward needs; in which form is the implementation's own matter.
@@ -37,7 +36,8 @@ class AttentionCore {
 ///   one rank    the operation itself
 ///   ring        keys and values go round; partial results are merged by their log-sum-exp
 ///   all_gather  keys and values of all ranks are gathered
-///   a2a         all-to-all: whole sequences and a part of the heads (Ulysses); heads and kv_heads of
+///   a2a         all-to-all: whole sequences and a part of the heads (Ulysses); heads and kv_heads
+///   of
 ///               the shape must be multiples of the ranks
 /// `shape` has the heads that this rank has of the model, its part of tp.
 std::unique_ptr<const AttentionCore> make_attention_core(const AttentionShape& shape,

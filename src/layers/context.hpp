@@ -12,14 +12,14 @@ namespace konclave {
 struct Context {
   ExecSpace exec;
   Operations& operations;
-  Arena& activations;  ///< what backward needs: lives as long as the micro-batch
-  Arena& scratch;      ///< temporaries: a layer frees what it took
+  Arena& activations;      ///< what backward needs: lives as long as the micro-batch
+  Arena& scratch;          ///< temporaries: a layer frees what it took
   Trace* trace = nullptr;  ///< where the time of layers is drawn, if anywhere
 };
 
-/// Sequences of which the ranks of cp hold parts, as they are together. With R ranks of T rows there are
-/// R T rows, in two orders: that of ranks (as they arrive, those of rank 0 first) and that of sequences
-/// and their positions.
+/// Sequences of which the ranks of cp hold parts, as they are together. With R ranks of T rows
+/// there are R T rows, in two orders: that of ranks (as they arrive, those of rank 0 first) and
+/// that of sequences and their positions.
 struct WholeSequences {
   std::int64_t longest = 0;         ///< rows of the longest sequence
   View1<const int> offsets;         ///< (count + 1), in the order of sequences

@@ -24,8 +24,7 @@ Linear::Linear(const std::string& name, const LinearConfig& config, const Tensor
                    config.split, tp, storage)) {
   if (!config.bias) return;
   require(config.split != Split::inputs, name + ": every rank of tp would add the bias");
-  bias_.emplace(
-      make({name + ".bias", {config.out}, config.type}, config.split, tp, storage));
+  bias_.emplace(make({name + ".bias", {config.out}, config.type}, config.split, tp, storage));
 }
 
 void Linear::prepare(const ExecSpace& exec, Operations& operations) {

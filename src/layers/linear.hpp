@@ -8,8 +8,8 @@
 
 namespace konclave {
 
-/// What of a matrix each rank of tp has: a part of its outputs (Megatron's column parallel), a part of
-/// its inputs (row parallel), or all of it.
+/// What of a matrix each rank of tp has: a part of its outputs (Megatron's column parallel), a part
+/// of its inputs (row parallel), or all of it.
 enum class Split { outputs, inputs, none };
 
 struct LinearConfig {
@@ -20,9 +20,9 @@ struct LinearConfig {
   Split split = Split::none;
 };
 
-/// y = x W^T + b on the rows of the region inside (TensorParallel), with this rank's part of W: what it
-/// makes is a part of the outputs, or with Split::inputs its share of a sum over tp, and dx is such a
-/// share with Split::outputs and Split::none. Going in and out is the caller's matter.
+/// y = x W^T + b on the rows of the region inside (TensorParallel), with this rank's part of W:
+/// what it makes is a part of the outputs, or with Split::inputs its share of a sum over tp, and dx
+/// is such a share with Split::outputs and Split::none. Going in and out is the caller's matter.
 /// Shapes  x (T,In)   W (Out,In)   b (Out)   y (T,Out), with the sizes of the part.
 class Linear {
  public:

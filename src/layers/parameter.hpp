@@ -28,8 +28,8 @@ struct Placement {
   Shard shard;
   bool on_all_tp = false;        ///< every rank of tp holds the same values ...
   bool partial_over_tp = false;  ///< ... and has a part of their gradient
-  /// The last stage's copy of a tied embedding: its gradient is summed with the first stage's, which
-  /// is the one that counts and is saved.
+  /// The last stage's copy of a tied embedding: its gradient is summed with the first stage's,
+  /// which is the one that counts and is saved.
   bool copy = false;
 
   /// The `rank`-th part along an axis for each rank of tp.

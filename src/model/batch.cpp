@@ -50,8 +50,8 @@ TokenRuns make_runs(const ExecSpace& exec, Arena& arena, const std::vector<int>&
   return {upload(exec, arena, order), upload(exec, arena, offsets), upload(exec, arena, ids)};
 }
 
-/// A window takes the next `rows` rows inside; of those, the ones outside on this rank are as many of
-/// begin .. begin + count - 1 as it has, counted from begin.
+/// A window takes the next `rows` rows inside; of those, the ones outside on this rank are as many
+/// of begin .. begin + count - 1 as it has, counted from begin.
 std::vector<int> window_offsets(int windows, std::int64_t rows, std::int64_t begin,
                                 std::int64_t count) {
   std::vector<int> offsets;

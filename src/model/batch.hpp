@@ -9,14 +9,15 @@
 
 namespace konclave {
 
-/// Tokens and labels of one micro-batch on the host, B whole sequences one after the other. All ranks
-/// that share a micro-batch have it whole.
+/// Tokens and labels of one micro-batch on the host, B whole sequences one after the other. All
+/// ranks that share a micro-batch have it whole.
 struct HostMicroBatch {
   std::vector<int> tokens, labels;  ///< a label below 0 is not scored
 };
 
-/// What a rank has of a micro-batch of B sequences of S tokens, on the device, with everything about it
-/// that the host works out once. Its rows are those of the region inside, T = B S / cp of them.
+/// What a rank has of a micro-batch of B sequences of S tokens, on the device, with everything
+/// about it that the host works out once. Its rows are those of the region inside, T = B S / cp of
+/// them.
 struct MicroBatch {
   View1<const int> tokens;  ///< (T), numbers within this rank's part of the vocabulary, or -1
   View1<const int> labels;  ///< (T); below 0: not scored
@@ -29,7 +30,7 @@ struct MicroBatch {
 /// How a micro-batch is cut and what is made of it.
 struct MicroBatchForm {
   int sequence_length = 0;
-  int window = 0;           ///< sequences of a routing window; 0 takes all
+  int window = 0;                       ///< sequences of a routing window; 0 takes all
   int first_token = 0, vocabulary = 0;  ///< this rank's part of the vocabulary
 };
 

@@ -1,9 +1,14 @@
 #include "model/expected_traffic.hpp"
 
 #include "base/error.hpp"
+#include "base/text.hpp"
 #include "parallel/pipeline_layout.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <string>
+#include <utility>
 
 namespace konclave {
 
@@ -40,7 +45,9 @@ struct Sizes {
             "expected_traffic: the sizes of the groups don't make up the ranks");
   }
 
-  static bool shares_rows(const StepShape& step) { return step.parallel.sp && step.parallel.tp > 1; }
+  static bool shares_rows(const StepShape& step) {
+    return step.parallel.sp && step.parallel.tp > 1;
+  }
 
   Group tp, cp, dp, pp, tp_cp, dp_cp, tp_dp_cp, etp, ep, etp_ep, edp;
   std::int64_t element, wide;    ///< bytes of an activation, and of what sums and weights are in
@@ -48,9 +55,9 @@ struct Sizes {
   std::int64_t inside, outside;  ///< rows of a micro-batch on a rank, in the two regions of a layer
 };
 
-/// Adds up the formulas. "A pass" is what one rank does for one micro-batch in one part of the model.
-/// Where the ranks of a group have parts of different sizes, a formula gives their average, which
-/// is what a sum over the group wants.
+/// Adds up the formulas. "A pass" is what one rank does for one micro-batch in one part of the
+/// model. Where the ranks of a group have parts of different sizes, a formula gives their average,
+/// which is what a sum over the group wants.
 class Counter {
  public:
   Counter(const StepShape& step, bool rows_go_again)
@@ -162,9 +169,9 @@ class Counter {
   std::int64_t row_bytes() const { return model_.hidden_size * of_.element; }
 
   /// A rank sends T K rows and gets as many, on the average over ep. Their way: to a rank of ep and
-  /// from there to all of its etp; the way back: what a rank of ep brought there, from each of etp, to be
-  /// summed, and home. Forward takes rows and weights there and rows back, backward rows there and
-  /// rows and gradients of weights back.
+  /// from there to all of its etp; the way back: what a rank of ep brought there, from each of etp,
+  /// to be summed, and home. Forward takes rows and weights there and rows back, backward rows
+  /// there and rows and gradients of weights back.
   void all_to_all_dispatch() {
     if (of_.etp_ep.size == 1) return;
     const std::int64_t counts = moe_.num_experts * kNumber;
@@ -214,8 +221,8 @@ class Counter {
 
   // Gradients, of so many elements in the whole model.
 
-  /// In order: each rank sums a slice of all ranks', which all then get. The library's way counts once.
-  /// All groups of a stage together have `elements`.
+  /// In order: each rank sums a slice of all ranks', which all then get. The library's way counts
+  /// once. All groups of a stage together have `elements`.
   void add_gradients(const Group& group, std::int64_t elements) {
     const std::int64_t bytes = group.size * elements * of_.wide;
     if (parallel_.grad_reduce == "library") {
@@ -231,7 +238,8 @@ class Counter {
   void inside_gradients(std::int64_t elements) {
     add_gradients(of_.tp.size > 1 ? of_.tp_dp_cp : of_.dp_cp, elements);
   }
-  /// Each rank of tp has all, and used it on the rows outside, which are its own or the same everywhere.
+  /// Each rank of tp has all, and used it on the rows outside, which are its own or the same
+  /// everywhere.
   void outside_gradients(std::int64_t elements) {
     if (shares_rows_) {
       add_gradients(of_.tp_dp_cp, elements);
@@ -244,8 +252,8 @@ class Counter {
   void add_numbers(const Group& group, std::int64_t count) {
     add(group, "gather", of_.tp_dp_cp.size * of_.pp.size * group.size * count * kNumber);
   }
-  /// Sizes of the batch (3) and the loss of each micro-batch; the squared norms of dense parameters and
-  /// experts; two losses and the load of every expert of each MoE layer.
+  /// Sizes of the batch (3) and the loss of each micro-batch; the squared norms of dense parameters
+  /// and experts; two losses and the load of every expert of each MoE layer.
   void numbers(std::int64_t moe_layers) {
     add_numbers(of_.dp, 3);
     for (const Group& group : {of_.dp, of_.cp, of_.pp}) add_numbers(group, of_.micro_batches);
@@ -285,22 +293,34 @@ ExpectedTraffic expected_traffic(const StepShape& step) {
           Counter(step, bounded && budget < most).bytes()};
 }
 
-const std::vector<std::string>& group_names() {
-  static const std::vector<std::string> names = {"tp",       "cp",  "dp", "pp",     "tp_cp", "dp_cp",
-                                                 "tp_dp_cp", "etp", "ep", "etp_ep", "edp",   "world"};
-  return names;
-}
-
-std::vector<std::pair<std::string, std::int64_t>> bytes_by_group(const TrafficBytes& bytes) {
-  std::vector<std::pair<std::string, std::int64_t>> sums;
-  for (const std::string& name : group_names()) {
-    std::int64_t sum = 0;
-    for (const auto& [key, amount] : bytes) {
-      if (key.group == name) sum += amount;
-    }
-    if (sum > 0) sums.emplace_back(name, sum);
+GroupBytes bytes_of_groups(const TrafficBytes& bytes) {
+  GroupBytes sums{};
+  for (const auto& [key, amount] : bytes) {
+    const auto found = std::find(kGroupNames.begin(), kGroupNames.end(), key.group);
+    require(found != kGroupNames.end(), "there is no group '" + key.group + "'");
+    sums[static_cast<std::size_t>(found - kGroupNames.begin())] += amount;
   }
   return sums;
+}
+
+GroupBytes bytes_of_groups(const TrafficTable& table) {
+  TrafficBytes bytes;
+  for (const auto& [key, traffic] : table) bytes[key] = traffic.bytes;
+  return bytes_of_groups(bytes);
+}
+
+std::vector<std::pair<std::string, std::string>> describe_traffic(const GroupBytes& least,
+                                                                  const GroupBytes& most) {
+  const auto text = [](std::int64_t bytes) {
+    return fmt::format("{} ({} bytes)", format_bytes(bytes), bytes);
+  };
+  std::vector<std::pair<std::string, std::string>> lines;
+  for (std::size_t i = 0; i < kGroupNames.size(); ++i) {
+    if (most[i] == 0) continue;
+    const std::string range = most[i] > least[i] ? " to " + text(most[i]) : "";
+    lines.emplace_back(kGroupNames[i], text(least[i]) + range);
+  }
+  return lines;
 }
 
 }  // namespace konclave

@@ -4,6 +4,7 @@
 #include "model/config.hpp"
 #include "parallel/config.hpp"
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -33,10 +34,18 @@ struct ExpectedTraffic {
 /// ranks of what a CommunicationLog counts. Arithmetic alone, for any legal mapping.
 ExpectedTraffic expected_traffic(const StepShape& step);
 
-/// The names of the groups, in the order in which they are shown.
-const std::vector<std::string>& group_names();
+/// All groups that a TrafficKey may name, in the order in which they are shown.
+inline constexpr std::array<const char*, 12> kGroupNames = {
+    "tp", "cp", "dp", "pp", "tp_cp", "dp_cp", "tp_dp_cp", "etp", "ep", "etp_ep", "edp", "world"};
 
-/// (group, bytes of all its collectives), in the order above; groups without any are left out.
-std::vector<std::pair<std::string, std::int64_t>> bytes_by_group(const TrafficBytes& bytes);
+/// Bytes of all collectives of each of kGroupNames.
+using GroupBytes = std::array<std::int64_t, kGroupNames.size()>;
+GroupBytes bytes_of_groups(const TrafficBytes& bytes);
+GroupBytes bytes_of_groups(const TrafficTable& table);
+
+/// (group, "1.2 MiB (1290240 bytes)") of each group that has any, with a second such figure behind
+/// " to " where `most` is more than `least`.
+std::vector<std::pair<std::string, std::string>> describe_traffic(const GroupBytes& least,
+                                                                  const GroupBytes& most);
 
 }  // namespace konclave

@@ -28,8 +28,8 @@ ModelChunk::ModelChunk(const ModelDefinition& definition, const Groups& groups,
     blocks_.emplace_back(definition, groups, layer, moe_index(definition, layer), storage);
   }
   if (!part.head) return;
-  norm_.emplace("model.norm", model.hidden_size, model.norm_eps, type_, RmsNorm::Region::outside, tp,
-                storage);
+  norm_.emplace("model.norm", model.hidden_size, model.norm_eps, type_, RmsNorm::Region::outside,
+                tp, storage);
   if (tied_ && part.embedding) return;
   ParameterSpec spec{tied_ ? std::string(embedding) + ".weight" : "lm_head.weight",
                      {model.vocab_size, model.hidden_size},

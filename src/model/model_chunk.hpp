@@ -12,8 +12,8 @@
 
 namespace konclave {
 
-/// A part of a decoder, as a pipeline stage has one or several: some layers, in front of the first the
-/// embedding, behind the last the final norm and the head.
+/// A part of a decoder, as a pipeline stage has one or several: some layers, in front of the first
+/// the embedding, behind the last the final norm and the head.
 class ModelChunk {
  public:
   /// What backward needs of one micro-batch in flight.
@@ -31,8 +31,8 @@ class ModelChunk {
   /// Weights in the forms that products want: before the first step and after each update.
   void prepare(const ExecSpace& exec, Operations& operations);
 
-  /// Up to saved.output. `input` is the output of the part before, (rows outside, H), which has to live
-  /// until backward; none where the embedding is.
+  /// Up to saved.output. `input` is the output of the part before, (rows outside, H), which has to
+  /// live until backward; none where the embedding is.
   void forward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
                const MoeStep& step, const AnyIn& input, Saved& saved) const;
   /// Replaces the gradient of saved.output by that of the input, in place.

@@ -5,8 +5,7 @@ namespace konclave {
 Transformer::Transformer(const ModelDefinition& definition, const Groups& groups,
                          const ParameterStorage& storage)
     : definition_(definition), has_other_stages_(groups.pp->size() > 1) {
-  const PipelineLayout layout =
-      make_pipeline_layout(groups.parallel, definition.model.num_layers);
+  const PipelineLayout layout = make_pipeline_layout(groups.parallel, definition.model.num_layers);
   require(layout.stages() == groups.pp->size(), "the layout is of another number of stages");
   chunks_.reserve(static_cast<std::size_t>(layout.chunks()));
   for (int chunk = 0; chunk < layout.chunks(); ++chunk) {
@@ -29,8 +28,7 @@ void Transformer::prepare(const ExecSpace& exec, Operations& operations) {
 }
 
 void Transformer::forward(const Context& context, int chunk, const MicroBatch& batch,
-                          const MoeStep& step, const AnyIn& input,
-                          ModelChunk::Saved& saved) const {
+                          const MoeStep& step, const AnyIn& input, ModelChunk::Saved& saved) const {
   require(rotary_.has_value(), "forward needs make_tables first");
   this->chunk(chunk).forward(context, *rotary_, batch, step, input, saved);
 }

@@ -7,8 +7,9 @@
 
 namespace konclave {
 
-/// A rank's part of a decoder: the chunks of its pipeline stage, one after the other on the way of a
-/// micro-batch, with other stages' in between. On one stage it is the whole decoder, in one chunk.
+/// A rank's part of a decoder: the chunks of its pipeline stage, one after the other on the way of
+/// a micro-batch, with other stages' in between. On one stage it is the whole decoder, in one
+/// chunk.
 class Transformer {
  public:
   /// Without storage the parameters are described only (visit_parameters works, nothing else).
@@ -34,8 +35,8 @@ class Transformer {
 
   /// The matrix of the head (V,H); null on a stage that has none.
   const Parameter* head() const { return chunks_.back().head(); }
-  /// On the first and the last stage of a tied model with several stages, the matrix that both have;
-  /// else null.
+  /// On the first and the last stage of a tied model with several stages, the matrix that both
+  /// have; else null.
   const Parameter* tied_copy() const;
   /// This rank's part of the vocabulary, as make_micro_batch wants it; none without embedding.
   MicroBatchForm batch_form(int sequence_length, int window) const;

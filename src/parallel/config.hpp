@@ -13,8 +13,8 @@ struct ParallelConfig {
   int vpp_group_size = 0;        ///< micro-batches that pass a chunk in a row; 0 takes pp
   std::string layout;            ///< which stage has which layers; empty: evenly
   int first_stage_layers = 0, last_stage_layers = 0;  ///< 0: as many as the other stages have
-  std::string order = "tp-cp-ep-dp-pp";  ///< the first axis varies fastest
-  std::string grad_reduce = "ordered";   ///< "ordered" or "library"
+  std::string order = "tp-cp-ep-dp-pp";               ///< the first axis varies fastest
+  std::string grad_reduce = "ordered";                ///< "ordered" or "library"
 };
 
 }  // namespace konclave

@@ -19,18 +19,18 @@ class Unroller {
   explicit Unroller(std::string text) : text_(std::move(text)) {}
 
   void run() {
-    while (at_ < text_.size() && fault_.empty()) {
+    while (at_ < text_.size() && mistake_.empty()) {
       letters_ += text_[at_] == '(' ? group() : item();
       check_length(letters_.size());
     }
   }
   const std::string& letters() const { return letters_; }
-  const std::string& fault() const { return fault_; }
+  const std::string& mistake() const { return mistake_; }
 
  private:
   bool is_at(char c) const { return at_ < text_.size() && text_[at_] == c; }
   void refuse(const std::string& why) {
-    if (fault_.empty()) fault_ = why;
+    if (mistake_.empty()) mistake_ = why;
   }
   void check_length(std::size_t letters) {
     if (letters > kMostLetters) refuse(fmt::format("it has more than {} letters", kMostLetters));
@@ -40,7 +40,7 @@ class Unroller {
   std::string group() {
     ++at_;
     std::string inside;
-    while (at_ < text_.size() && text_[at_] != ')' && fault_.empty()) inside += item();
+    while (at_ < text_.size() && text_[at_] != ')' && mistake_.empty()) inside += item();
     if (at_ == text_.size()) refuse("\"(\" without \")\"");
     ++at_;
     if (!is_at('*')) refuse("behind \")\" comes *n, as in (tt|)*2");
@@ -71,7 +71,7 @@ class Unroller {
   }
 
   std::string repeated(const std::string& piece) {
-    if (!fault_.empty() || !is_at('*')) return piece;
+    if (!mistake_.empty() || !is_at('*')) return piece;
     ++at_;
     if (at_ == text_.size() || !is_digit(text_[at_])) refuse("\"*\" without a number behind it");
     std::size_t times = 0;
@@ -80,11 +80,11 @@ class Unroller {
     }
     check_length(times * piece.size());
     std::string all;
-    for (std::size_t i = 0; i < times && fault_.empty(); ++i) all += piece;
+    for (std::size_t i = 0; i < times && mistake_.empty(); ++i) all += piece;
     return all;
   }
 
-  std::string text_, letters_, fault_;
+  std::string text_, letters_, mistake_;
   std::size_t at_ = 0;
 };
 
@@ -95,7 +95,8 @@ LayoutText read_layout(const std::string& text) {
   std::erase(without_commas, ',');
   Unroller unroller(std::move(without_commas));
   unroller.run();
-  if (!unroller.fault().empty()) return {{}, fmt::format(" = \"{}\": {}", text, unroller.fault())};
+  if (!unroller.mistake().empty())
+    return {{}, fmt::format(" = \"{}\": {}", text, unroller.mistake())};
 
   LayoutText layout;
   layout.parts.emplace_back();

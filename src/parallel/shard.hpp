@@ -12,8 +12,8 @@ struct Shard {
   std::vector<std::int64_t> offset, extent;
 
   static Shard whole(const std::vector<std::int64_t>& shape);
-  /// The `index`-th of `parts` parts along `axis`, as equal as can be: elements index * n / parts on.
-  /// Throws Error when the axis is shorter than `parts`.
+  /// The `index`-th of `parts` parts along `axis`, as equal as can be: elements index * n / parts
+  /// on. Throws Error when the axis is shorter than `parts`.
   static Shard part(const std::vector<std::int64_t>& shape, std::size_t axis, int index, int parts);
 
   std::int64_t elements() const;

@@ -11,10 +11,10 @@
 
 namespace konclave {
 
-/// The ranks of tp and the ways between the two regions of a layer: outside, where norms and residuals
-/// are, and inside, where each rank has all rows and a part of heads, of the ffn size or of the
-/// vocabulary. With sequence parallelism the rows outside are shared out, T / tp consecutive ones for
-/// each rank; without it every rank has them all.
+/// The ranks of tp and the ways between the two regions of a layer: outside, where norms and
+/// residuals are, and inside, where each rank has all rows and a part of heads, of the ffn size or
+/// of the vocabulary. With sequence parallelism the rows outside are shared out, T / tp consecutive
+/// ones for each rank; without it every rank has them all.
 ///
 /// Backward goes the same ways: the gradient of `enter` is `leave`, and that of `leave` is `enter`.
 class TensorParallel {

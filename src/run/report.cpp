@@ -75,6 +75,9 @@ std::vector<std::string> describe_summary(const RunSummary& summary,
     row("memory: " + std::string(name_of(kind)),
         format_bytes(peaks[static_cast<std::size_t>(use)]));
   }
+  const auto traffic = describe_traffic(summary.traffic, summary.traffic);
+  if (!traffic.empty()) lines.emplace_back("  communication per step, all ranks together");
+  for (const auto& [group, bytes] : traffic) row("  " + group, bytes);
   return lines;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "model/expected_traffic.hpp"
 #include "run/generation.hpp"
 #include "train/trainer.hpp"
 
@@ -22,6 +23,7 @@ struct RunSummary {
   double seconds = 0, loss = 0;
   double validation_loss = -1;  ///< below 0: none
   double unigram_entropy = 0;   ///< of the held-out text; 0: none
+  GroupBytes traffic{};         ///< of a step on the average, all ranks together
 };
 /// `peaks`: bytes of each memory class, of the rank that has most.
 std::vector<std::string> describe_summary(const RunSummary& summary,

@@ -166,7 +166,8 @@ void save_run(const Communicator& world, const std::filesystem::path& checkpoint
                    {"tokens", state.tokens},
                    {"nan_steps", state.nan_steps},
                    {"mapping", to_json(mapping)}};
-  for (const TensorInfo& info : collector.tensors()) content.tensors.push_back({info, collect_next});
+  for (const TensorInfo& info : collector.tensors())
+    content.tensors.push_back({info, collect_next});
   std::optional<Error> error;
   try {
     if (world.rank() == 0) write_checkpoint(checkpoints, content);

@@ -43,7 +43,8 @@ Limits limits_of(DType compute) {
   return {2e-2, 0.3};  // now and then a token goes to another expert
 }
 
-/// Gradients of tensors smaller than this, relative to all together, may be little more than rounding.
+/// Gradients of tensors smaller than this, relative to all together, may be little more than
+/// rounding.
 constexpr double kSmall = 1e-3;
 
 /// Something that both mappings have made.
@@ -84,9 +85,9 @@ class Side {
                    std::int64_t number) {
     std::fill(squares_.begin(), squares_.end(), 0.0);
     const Transport& dp = *runner_.groups().dp;
-    return trainer_.step(number, read_batch(data, sampler, deck.batch,
-                                            (number - 1) * deck.batch.global_size, dp.rank(),
-                                            dp.size()));
+    return trainer_.step(
+        number, read_batch(data, sampler, deck.batch, (number - 1) * deck.batch.global_size,
+                           dp.rank(), dp.size()));
   }
 
   /// 2-norms of the outputs of all layers over all tokens of the last step. Collective.
@@ -151,8 +152,8 @@ double norm_of(const std::vector<double>& values) {
   return std::sqrt(squares);
 }
 
-/// Tensors of all ranks against those of `whole`, which rank 0 has; one finding each there. Gradients come
-/// in the order of backward, weights in the model's.
+/// Tensors of all ranks against those of `whole`, which rank 0 has; one finding each there.
+/// Gradients come in the order of backward, weights in the model's.
 std::vector<Finding> compare_tensors(TensorCollector& collector, Side* whole, Kind kind,
                                      double limit) {
   std::map<std::string, std::vector<double>> expected;
@@ -176,18 +177,19 @@ std::vector<Finding> compare_tensors(TensorCollector& collector, Side* whole, Ki
     for (std::size_t i = 0; i < gap.size(); ++i) gap[i] -= values[i];
     const double size = std::max(norm_of(values), kSmall * all);
     const double distance = norm_of(gap);
-    findings.push_back({fmt::format("the {} of {}", kind == Kind::gradient ? "gradient" : "value",
-                                    info.name),
-                        distance == 0 ? 0 : distance / size, limit});
+    findings.push_back(
+        {fmt::format("the {} of {}", kind == Kind::gradient ? "gradient" : "value", info.name),
+         distance == 0 ? 0 : distance / size, limit});
   }
   if (kind == Kind::gradient) std::reverse(findings.begin(), findings.end());
   return findings;
 }
 
 const Finding& largest(const std::vector<Finding>& findings) {
-  return *std::max_element(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) {
-    return !(a.error >= b.error) && !std::isnan(a.error);
-  });
+  return *std::max_element(findings.begin(), findings.end(),
+                           [](const Finding& a, const Finding& b) {
+                             return !(a.error >= b.error) && !std::isnan(a.error);
+                           });
 }
 
 /// All findings of one step in the order in which the step makes things; on rank 0.
@@ -206,12 +208,12 @@ struct StepFindings {
 
 void report(std::int64_t step, const StepMetrics& metrics, const StepFindings& findings,
             spdlog::logger& log) {
-  log.info("step {}: loss {:.6f}, gradient norm {:.6f}; errors: loss {:.1e}, norm {:.1e}, largest of {} "
-           "{:.1e}, of {} {:.1e}",
-           step, metrics.loss, metrics.grad_norm, findings.scalars[0].error,
-           findings.scalars[1].error, largest(findings.gradients).what,
-           largest(findings.gradients).error, largest(findings.weights).what,
-           largest(findings.weights).error);
+  log.info(
+      "step {}: loss {:.6f}, gradient norm {:.6f}; errors: loss {:.1e}, norm {:.1e}, largest of {} "
+      "{:.1e}, of {} {:.1e}",
+      step, metrics.loss, metrics.grad_norm, findings.scalars[0].error, findings.scalars[1].error,
+      largest(findings.gradients).what, largest(findings.gradients).error,
+      largest(findings.weights).what, largest(findings.weights).error);
 }
 
 }  // namespace
@@ -254,10 +256,9 @@ ExitCode self_check(const Communicator& world, const Deck& deck, const OpTable& 
       const StepMetrics expected = whole->step(simple, *corpus.train, sampler, step);
       const std::vector<double> wanted = whole->output_norms();
       for (std::size_t layer = 0; layer < outputs.size(); ++layer) {
-        findings.outputs.push_back({fmt::format("the output of layer {} (model.layers.{})", layer,
-                                                layer),
-                                    relative_error(outputs[layer], wanted[layer]),
-                                    limits.scalars});
+        findings.outputs.push_back(
+            {fmt::format("the output of layer {} (model.layers.{})", layer, layer),
+             relative_error(outputs[layer], wanted[layer]), limits.scalars});
       }
       findings.scalars = {
           {"the loss", relative_error(metrics.loss, expected.loss), limits.scalars},

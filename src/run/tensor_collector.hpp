@@ -12,30 +12,32 @@
 
 namespace konclave {
 
-/// A rank's part of a tensor, in the shape of the part or flat. Where several ranks hold the same part,
-/// one of them says that it is the one that hands it out.
+/// A rank's part of a tensor, in the shape of the part or flat. Where several ranks hold the same
+/// part, one of them says that it is the one that hands it out.
 struct TensorPart {
   AnyView view;
   Shard shard;
   bool hands_out = false;
 };
 
-/// The part of something that belongs to a parameter and is divided as it is: its values, its gradient,
-/// its optimizer state.
+/// The part of something that belongs to a parameter and is divided as it is: its values, its
+/// gradient, its optimizer state.
 TensorPart part_of(const Parameter& parameter, const AnyView& view, const Groups& groups);
 
-/// Brings tensors whose parts are spread over the ranks of a job to rank 0, one at a time and whole.
+/// Brings tensors whose parts are spread over the ranks of a job to rank 0, one at a time and
+/// whole.
 class TensorCollector {
  public:
-  /// Collective. `tensors` are all of the job in the same order on every rank; `parts` those that this
-  /// rank has something of, by name. Throws Error(internal) when the parts don't make up the tensors.
+  /// Collective. `tensors` are all of the job in the same order on every rank; `parts` those that
+  /// this rank has something of, by name. Throws Error(internal) when the parts don't make up the
+  /// tensors.
   TensorCollector(const Communicator& world, ModelRunner& runner, std::vector<TensorInfo> tensors,
                   std::map<std::string, TensorPart> parts);
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
 
-  /// The tensor in host memory of rank 0, which passes room for it, or null to drop it. Every rank calls it
-  /// for the same tensors in the same order.
+  /// The tensor in host memory of rank 0, which passes room for it, or null to drop it. Every rank
+  /// calls it for the same tensors in the same order.
   void collect(std::size_t index, void* host);
 
  private:

@@ -116,10 +116,11 @@ void TrainingRun::describe() {
     log_.info("{}", line);
   }
   if (world_.size() > 1) {
-    log_.info("mapping: {} ranks, tp = {}, cp = {}, dp = {}, pp = {}; experts etp = {}, ep = {}, edp = {}",
-              world_.size(), groups_.tp->size(), groups_.cp->size(), groups_.dp->size(),
-              groups_.pp->size(), groups_.etp->size(), groups_.ep->size(),
-              groups_.expert_dp->size());
+    log_.info(
+        "mapping: {} ranks, tp = {}, cp = {}, dp = {}, pp = {}; experts etp = {}, ep = {}, edp = "
+        "{}",
+        world_.size(), groups_.tp->size(), groups_.cp->size(), groups_.dp->size(),
+        groups_.pp->size(), groups_.etp->size(), groups_.ep->size(), groups_.expert_dp->size());
   }
   log_.info("data: {} sequences to train on, {} held out", corpus_.train->size(),
             corpus_.validation ? corpus_.validation->size() : 0);
@@ -161,14 +162,21 @@ StepMetrics TrainingRun::take_step() {
   require(state_.step != 2 || world_.rank() < world_.size() - 1 || !fault("step.last_rank_fails"),
           "a seeded failure", ExitCode::input);
   trace_step(state_.step + 1);
+  const TrafficTable before = communication_->totals();
   const StepMetrics metrics = trainer_.step(
       state_.step + 1, read_batch(*corpus_.train, sampler_, deck_.batch, state_.samples,
                                   groups_.dp->rank(), groups_.dp->size()));
+  count_traffic(before);
   ++state_.step;
   write_trace();
   state_.samples += deck_.batch.global_size;
   state_.tokens += metrics.tokens;
   return metrics;
+}
+
+void TrainingRun::count_traffic(const TrafficTable& before) {
+  const GroupBytes step = bytes_of_groups(traffic_since(before, communication_->totals()));
+  for (std::size_t group = 0; group < step.size(); ++group) received_[group] += step[group];
 }
 
 void TrainingRun::trace_step(std::int64_t step) {
@@ -311,6 +319,11 @@ void TrainingRun::finish() {
     peaks[use] = runner_.memory().peak(static_cast<MemoryClass>(use));
   }
   groups_.world->max(std::span<std::int64_t>(peaks));
+  if (summary.steps_now > 0) {
+    summary.traffic = received_;
+    groups_.world->sum(std::span<std::int64_t>(summary.traffic));
+    for (std::int64_t& bytes : summary.traffic) bytes /= summary.steps_now;
+  }
   for (const std::string& line : describe_summary(summary, peaks)) log_.info("{}", line);
   show_sample();
   if (speaks()) log_.info("run folder: {}", folder_->path().string());

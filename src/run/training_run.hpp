@@ -3,6 +3,7 @@
 #include "data/corpus.hpp"
 #include "data/sampler.hpp"
 #include "deck/deck.hpp"
+#include "model/expected_traffic.hpp"
 #include "run/progress.hpp"
 #include "run/run_folder.hpp"
 #include "run/saved_run.hpp"
@@ -39,6 +40,8 @@ class TrainingRun {
   /// Steps until the end or until there is a reason to stop.
   ExitCode loop();
   StepMetrics take_step();
+  /// Adds what a step moved, `before` being the log's totals in front of it.
+  void count_traffic(const TrafficTable& before);
   void write_metrics(const StepMetrics& metrics, double seconds, double validation_loss);
   /// Mean loss over held-out data; below 0 when there is none.
   double validate();
@@ -75,6 +78,7 @@ class TrainingRun {
   Clock::time_point started_;
   std::shared_ptr<Trace> trace_;
   std::shared_ptr<CommunicationLog> communication_;
+  GroupBytes received_{};  ///< in all steps of this process
   Groups groups_;
   Corpus corpus_;
   std::optional<RunFolder> folder_;  ///< rank 0's

@@ -24,9 +24,9 @@ GradReducer::GradReducer(Transformer& model, const Groups& groups, const std::st
     : groups_(groups), ordered_(grad_reduce == "ordered") {
   require(ordered_ || grad_reduce == "library", "no way to reduce gradients: " + grad_reduce);
   model.visit_parameters([&](const Parameter& parameter) {
-    std::vector<Bucket>& buckets = parameter.spec().routed                   ? routed_
+    std::vector<Bucket>& buckets = parameter.spec().routed                 ? routed_
                                    : parameter.placement().partial_over_tp ? replicated_
-                                                                             : dense_;
+                                                                           : dense_;
     add(buckets, flattened(parameter.grad()), bucket_elements);
   });
   if (const Parameter* const tied = model.tied_copy()) tied_ = tied->grad();

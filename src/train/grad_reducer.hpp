@@ -8,15 +8,15 @@
 
 namespace konclave {
 
-/// Sums gradients over the ranks that hold the same parameter and had other tokens: routed experts over
-/// edp, everything else over dp and cp, and what every rank of tp has used on rows of its own over tp too.
-/// Then the first and the last stage add up their gradients of a tied embedding. Nothing is divided: the
-/// loss is scaled by the tokens of the global batch beforehand, and an expert's gradient has what the
-/// tokens of all ranks gave it.
+/// Sums gradients over the ranks that hold the same parameter and had other tokens: routed experts
+/// over edp, everything else over dp and cp, and what every rank of tp has used on rows of its own
+/// over tp too. Then the first and the last stage add up their gradients of a tied embedding.
+/// Nothing is divided: the loss is scaled by the tokens of the global batch beforehand, and an
+/// expert's gradient has what the tokens of all ranks gave it.
 ///
-/// "ordered": sums in the order of ranks (parallel/collectives.hpp), so that the bits are the same on
-/// every rank and in every run. "library": the communication library's own reduction.
-/// Small parameters travel together, large ones in pieces: a bucket holds kBucketElements.
+/// "ordered": sums in the order of ranks (parallel/collectives.hpp), so that the bits are the same
+/// on every rank and in every run. "library": the communication library's own reduction. Small
+/// parameters travel together, large ones in pieces: a bucket holds kBucketElements.
 class GradReducer {
  public:
   static constexpr std::int64_t kBucketElements = std::int64_t{1} << 22;

@@ -14,8 +14,8 @@ void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, con
   if (layers == 0) return;
   const View1<double> flat(statistics.sums.data(), layers * columns);
   std::vector<double> sums = to_host(exec, flat);
-  // Each rank of these groups has other tokens, or with pp other layers; the sum goes axis by axis, so that no
-  // rank gathers from all others at once.
+  // Each rank of these groups has other tokens, or with pp other layers; the sum goes axis by axis,
+  // so that no rank gathers from all others at once.
   for (const auto& group : {groups.tp, groups.cp, groups.dp, groups.pp}) {
     if (!fault("metrics.one_rank")) group->sum(std::span(sums));
   }

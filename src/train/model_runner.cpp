@@ -85,8 +85,9 @@ std::vector<double> ModelRunner::next_logits(const std::vector<int>& tokens) {
   // What is put behind does not reach what is before it: the model is causal and drops nothing.
   const int cp = groups_.cp->size();
   const TensorParallel tp(groups_);
-  const auto grain = static_cast<std::size_t>((cp > 1 ? 2 * cp : 1) *
-                                              (tp.shares_rows() ? tp.ranks() : 1));
+  const int of_tp = tp.shares_rows() ? tp.ranks() : 1;
+  const auto grain =
+      static_cast<std::size_t>(cp > 1 ? 2 * cp : 1) * static_cast<std::size_t>(of_tp);
   std::vector<int> padded = tokens;
   padded.resize((tokens.size() + grain - 1) / grain * grain, 0);
   const auto length = static_cast<int>(padded.size());
@@ -99,8 +100,7 @@ std::vector<double> ModelRunner::next_logits(const std::vector<int>& tokens) {
     const ArenaScope scope(scratch_);
     const AnyIn inside = tp.enter(exec_, scratch_, inference.output);
     const std::vector<int> mine = zigzag_positions(length, groups_.cp->rank(), cp);
-    const auto found =
-        std::find(mine.begin(), mine.end(), static_cast<int>(tokens.size()) - 1);
+    const auto found = std::find(mine.begin(), mine.end(), static_cast<int>(tokens.size()) - 1);
     const bool is_here = found != mine.end();
     const std::vector<double> row = logits_of(inside.slice(is_here ? found - mine.begin() : 0, 1));
     if (is_here) logits = row;
@@ -112,15 +112,15 @@ std::vector<double> ModelRunner::next_logits(const std::vector<int>& tokens) {
 std::vector<double> ModelRunner::logits_of(const AnyIn& inside) {
   const ArenaScope scope(scratch_);
   const ModelDefinition& definition = model_->definition();
-  const AnyView logits = scratch_.make(accum_type(definition.compute), inside.extent(0),
-                                       definition.model.vocab_size);
+  const AnyView logits =
+      scratch_.make(accum_type(definition.compute), inside.extent(0), definition.model.vocab_size);
   head_logits(context(scratch_), TensorParallel(groups_), *model_->head(), inside, logits);
   return to_doubles(exec_, logits);
 }
 
 std::vector<double> ModelRunner::all_logits(const Pipeline::Inference& inference) {
   const ArenaScope scope(scratch_);
-  const std::vector<double> mine =
+  std::vector<double> mine =
       logits_of(TensorParallel(groups_).enter(exec_, scratch_, inference.output));
   if (groups_.cp->size() == 1) return mine;
   const std::vector<std::byte> bytes = groups_.cp->gather(std::as_bytes(std::span(mine)));

@@ -53,11 +53,11 @@ class ModelRunner {
                       std::vector<double>* logits = nullptr);
   /// Whether this is the one of the ranks that share a micro-batch that hands out its logits.
   bool holds_logits() const;
-  /// Logits of the token that follows `tokens`, at least one and at most sequence_length of them; on
-  /// every rank.
+  /// Logits of the token that follows `tokens`, at least one and at most sequence_length of them;
+  /// on every rank.
   std::vector<double> next_logits(const std::vector<int>& tokens);
-  /// Pipeline::train; with each sum of losses added up over all rows of the micro-batch, the same on all
-  /// ranks that share it.
+  /// Pipeline::train; with each sum of losses added up over all rows of the micro-batch, the same
+  /// on all ranks that share it.
   std::vector<double> train(const std::vector<HostMicroBatch>& batches, const StepPlan& plan);
   /// Statistics for one step, zeroed.
   MoeStatistics fresh_statistics();

@@ -50,8 +50,7 @@ void Optimizer::zero_gradients(const ExecSpace& exec) {
   for (const State& state : states_) ops::fill_zero(exec, state.parameter->grad());
 }
 
-double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch,
-                                const Groups& groups) const {
+double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch, const Groups& groups) const {
   const ArenaScope scope(scratch);
   std::int64_t blocks = 0;
   for (const State& state : states_) blocks += ops::squares_blocks(state.parameter->size());

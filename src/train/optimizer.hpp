@@ -23,8 +23,9 @@ class Optimizer {
   /// Takes the model's present values as master weights and zeroes the moments.
   void reset(const ExecSpace& exec);
   void zero_gradients(const ExecSpace& exec);
-  /// 2-norm of all gradients of the model together, summed in double in a fixed order. Each element counts
-  /// once: what all ranks of tp hold on its first one, a tied matrix on the first stage. Waits for `exec`.
+  /// 2-norm of all gradients of the model together, summed in double in a fixed order. Each element
+  /// counts once: what all ranks of tp hold on its first one, a tied matrix on the first stage.
+  /// Waits for `exec`.
   double gradient_norm(const ExecSpace& exec, Arena& scratch, const Groups& groups) const;
   /// Update `step` = 1, 2, ...: gradients are scaled so that their norm is at most clip_norm.
   void update(const ExecSpace& exec, std::int64_t step, double lr, double gradient_norm);

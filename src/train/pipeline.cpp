@@ -92,12 +92,8 @@ void Pipeline::make_loss(Step& step, int micro_batch, const Slot& slot) {
   std::unique_ptr<Gradient> gradient = take_gradient(step.exec, step.most_in_flight + 1);
   gradient->view = make_boundary(gradient->memory, slot.batch);
   const auto losses = gradient->memory.make1<double>(slot.batch.sequences.tokens);
-  const LossHead head{model_.head(),
-                      slot.saved.output,
-                      slot.batch.labels,
-                      step.plan.loss_scale,
-                      losses,
-                      gradient->view};
+  const LossHead head{model_.head(), slot.saved.output, slot.batch.labels, step.plan.loss_scale,
+                      losses,        gradient->view};
   loss_heads(step.context(gradient->memory), TensorParallel(groups_), std::span(&head, 1));
   double& sum = step.losses[static_cast<std::size_t>(micro_batch)];
   for (const double loss : to_host(step.exec, losses)) sum += loss;
@@ -139,8 +135,7 @@ void Pipeline::show_layers(int chunk, const ModelChunk::Saved& saved) const {
     const bool is_last_layer = i == part.layers - 1;
     const AnyIn behind = part.head ? saved.norm.x : saved.output;
     observer_(part.first_layer + i,
-              is_last_layer ? behind
-                            : saved.blocks[static_cast<std::size_t>(i) + 1].input_norm.x);
+              is_last_layer ? behind : saved.blocks[static_cast<std::size_t>(i) + 1].input_norm.x);
   }
 }
 
@@ -171,16 +166,11 @@ std::vector<double> Pipeline::train(const ExecSpace& exec, Operations& operation
   const std::vector<PipelineWork> schedule =
       pipeline_schedule(shape_of(batches.size()), pp_->rank());
   const std::vector<int> in_flight = slots_in_flight(schedule);
-  Step step{exec,
-            operations,
-            scratch,
-            batches,
-            plan,
-            *std::max_element(in_flight.begin(), in_flight.end()),
-            trace_,
-            std::vector<double>(batches.size(), 0),
-            {},
-            {}};
+  Step step{exec,    operations,
+            scratch, batches,
+            plan,    *std::max_element(in_flight.begin(), in_flight.end()),
+            trace_,  std::vector<double>(batches.size(), 0),
+            {},      {}};
   step.slots.resize(batches.size() * static_cast<std::size_t>(model_.num_chunks()));
   step.from_losses.resize(batches.size());
   for (std::size_t i = 0; i < schedule.size(); ++i) {
@@ -195,9 +185,9 @@ std::vector<double> Pipeline::train(const ExecSpace& exec, Operations& operation
     }
     const auto held = std::count_if(step.slots.begin(), step.slots.end(),
                                     [](const auto& slot) { return slot != nullptr; });
-    require(held == in_flight[i], "a pipeline stage holds the activations of " +
-                                      std::to_string(held) + " micro-batches, and its schedule says " +
-                                      std::to_string(in_flight[i]));
+    require(held == in_flight[i],
+            "a pipeline stage holds the activations of " + std::to_string(held) +
+                " micro-batches, and its schedule says " + std::to_string(in_flight[i]));
   }
   for (const auto& gradient : free_gradients_) {
     if (!gradient->sending) continue;

@@ -20,25 +20,26 @@ struct StepPlan {
   MoeStatistics statistics;
 };
 
-/// Takes micro-batches through the stages of a pipeline (groups.pp), of which this rank is one, with one
-/// stage as a special case. Boundary tensors go by point-to-point messages that are not waited for until
-/// their memory is wanted. Keeps its memory from step to step.
+/// Takes micro-batches through the stages of a pipeline (groups.pp), of which this rank is one,
+/// with one stage as a special case. Boundary tensors go by point-to-point messages that are not
+/// waited for until their memory is wanted. Keeps its memory from step to step.
 class Pipeline {
  public:
   /// `model` has to outlive it.
   Pipeline(const Transformer& model, const Groups& groups, MemoryAccount& account);
 
-  /// Called in training steps with the number of each layer and its output (rows outside, H), when its
-  /// chunk has passed it.
+  /// Called in training steps with the number of each layer and its output (rows outside, H), when
+  /// its chunk has passed it.
   using LayerObserver = std::function<void(int layer, const AnyIn& output)>;
   void observe_layers(LayerObserver observer) { observer_ = std::move(observer); }
 
   /// Where the pieces of work of training steps are drawn from now on; null for nowhere.
   void trace_to(Trace* trace) { trace_ = trace; }
 
-  /// Forward and backward of all micro-batches in the order of the schedule: adds to the gradients and the
-  /// statistics. Gradients are those of  loss_scale * sum of losses + balance losses.  Gives back the sum of
-  /// the losses of each micro-batch over this rank's rows; zeros where the head is not.
+  /// Forward and backward of all micro-batches in the order of the schedule: adds to the gradients
+  /// and the statistics. Gradients are those of  loss_scale * sum of losses + balance losses. Gives
+  /// back the sum of the losses of each micro-batch over this rank's rows; zeros where the head is
+  /// not.
   std::vector<double> train(const ExecSpace& exec, Operations& operations, Arena& scratch,
                             const std::vector<HostMicroBatch>& batches, const StepPlan& plan);
 
@@ -46,7 +47,8 @@ class Pipeline {
   Arena& idle_memory();
 
   /// Forward only, without balance losses: through all of this rank's chunks.
-  /// The result is that of the last of them, in its inputs' order: where the head is, what goes into it.
+  /// The result is that of the last of them, in its inputs' order: where the head is, what goes
+  /// into it.
   struct Inference {
     MicroBatch batch;
     AnyIn output;  ///< (rows outside, H)
@@ -100,7 +102,7 @@ class Pipeline {
   MemoryAccount& account_;
   Trace* trace_ = nullptr;
   LayerObserver observer_;
-  std::vector<std::unique_ptr<Slot>> free_slots_;  ///< the last one is taken first
+  std::vector<std::unique_ptr<Slot>> free_slots_;         ///< the last one is taken first
   std::deque<std::unique_ptr<Gradient>> free_gradients_;  ///< longest free first
   int gradients_ = 0;                                     ///< made so far
 };

@@ -69,10 +69,9 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
   optimizer_.zero_gradients(runner_.exec());
   const MoeStatistics statistics = runner_.fresh_statistics();
   std::vector<double> losses = runner_.train(
-      batches,
-      {loss_scale,
-       {1 / static_cast<double>(counts.windows), 1 / static_cast<double>(counts.tokens)},
-       statistics});
+      batches, {loss_scale,
+                {1 / static_cast<double>(counts.windows), 1 / static_cast<double>(counts.tokens)},
+                statistics});
   if (fault("loss.nan") && groups.dp->rank() == groups.dp->size() - 1 && step % 4 == 0) {
     losses.back() = std::numeric_limits<double>::quiet_NaN();
   }

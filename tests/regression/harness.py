@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import struct
@@ -127,12 +128,40 @@ class Case(unittest.TestCase):
         """Two checkpoints hold the same tensors, to the bit."""
         self.assertEqual((one / "tensors.h5").read_bytes(), (other / "tensors.h5").read_bytes())
 
+    def assert_traffic(self, output, *arguments, ranks):
+        """What a training has printed is what `konclave check` says of the same deck and overrides, which
+        is given back."""
+        expected = traffic_of(self.run_program("check", *arguments, "--ranks", ranks))
+        measured = traffic_of(output)
+        self.assertEqual(set(measured), set(expected))
+        for group, (least, most) in expected.items():
+            self.assertTrue(least <= measured[group][0] <= most,
+                            f"{group}: {measured[group][0]} bytes, expected {least} to {most}")
+        return expected
+
     def assert_losses_near(self, name, other, tolerance):
         """Losses of two runs differ by at most `tolerance`, relative."""
         one, two = self.losses(name), self.losses(other)
         self.assertEqual(len(one), len(two))
         for step, (a, b) in enumerate(zip(one, two), start=1):
             self.assertLessEqual(abs(a - b) / abs(b), tolerance, f"{name} and {other}, step {step}")
+
+
+def traffic_of(output):
+    """What a training or `konclave check` prints of the communication of a step: group -> (least, most)
+    bytes of all ranks together. The two differ only where a formula leaves it to the router."""
+    found = {}
+    lines = iter(output.splitlines())
+    for line in lines:
+        if "communication per step" in line.lower():
+            break
+    for line in lines:
+        match = re.match(r"[# ]+(\w+) .*\(\d+ bytes\)$", line)
+        if not match:
+            break
+        figures = [int(figure) for figure in re.findall(r"\((\d+) bytes\)", line)]
+        found[match[1]] = figures[0], figures[-1]
+    return found
 
 
 def read_safetensors(path):

@@ -98,9 +98,8 @@ TEST(MoeLayer, BackwardIsTheGradientWithItsLosses) {
 
 /// A dense MLP with the weights of one expert.
 std::unique_ptr<Mlp> mlp_of_expert(Moe& moe, int expert) {
-  auto mlp =
-      std::make_unique<Mlp>("moe.experts", MlpConfig{kHidden, kFfn, DType::fp64},
-                            TensorParallel(Groups::alone()), moe.storage());
+  auto mlp = std::make_unique<Mlp>("moe.experts", MlpConfig{kHidden, kFfn, DType::fp64},
+                                   TensorParallel(Groups::alone()), moe.storage());
   mlp->visit_parameters([&](Parameter& parameter) {
     const AnyView all = moe.parameters.at(parameter.name())->value();
     from_doubles(moe.exec, to_doubles(moe.exec, all.slice(expert, 1)), parameter.value());

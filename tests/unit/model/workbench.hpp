@@ -68,9 +68,12 @@ class Workbench {
       offsets.push_back(offsets.back() + length);
       first += 2;
     }
-    return {static_cast<int>(lengths.size()), offsets.back(),
-            *std::max_element(lengths.begin(), lengths.end()), tensors.integers(offsets),
-            tensors.integers(positions), {}};
+    return {static_cast<int>(lengths.size()),
+            offsets.back(),
+            *std::max_element(lengths.begin(), lengths.end()),
+            tensors.integers(offsets),
+            tensors.integers(positions),
+            {}};
   }
 
   void set(const AnyView& view, double value) const {
