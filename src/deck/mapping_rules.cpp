@@ -278,7 +278,7 @@ std::string mapping_fault(const ModelDefinition& definition, const ParallelConfi
   std::vector<std::string> complaints;
   for (const deck::Rule& rule : schema.rules()) {
     if (rule.scope != deck::RuleScope::mapping) continue;
-    const std::string fault = rule.fault();
+    const std::string fault = rule.remedy();
     if (fault.empty()) continue;
     std::vector<std::string> values;
     for (const std::string& key : rule.keys) {

@@ -184,7 +184,7 @@ void Reader::check_rules(DeckUse use) {
     const bool is_bad = std::any_of(rule.keys.begin(), rule.keys.end(), [&](const auto& key) {
       return bad_.contains(key) || bad_.contains(section_of(key));
     });
-    const std::string fault = is_for_use && !is_bad ? rule.fault() : "";
+    const std::string fault = is_for_use && !is_bad ? rule.remedy() : "";
     if (!fault.empty()) complain_about_rule(rule, fault);
   }
 }

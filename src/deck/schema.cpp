@@ -32,14 +32,14 @@ Entry& Schema::key(std::string name, Form form, std::string meaning) {
 }
 
 void Schema::rule(RuleScope scope, std::vector<std::string> keys, std::string sentence,
-                  std::function<std::string()> fault) {
+                  std::function<std::string()> remedy) {
   for (const std::string& key : keys) require(find(key) != nullptr, "rule of no key: " + key);
-  rules_.push_back({scope, std::move(keys), std::move(sentence), std::move(fault)});
+  rules_.push_back({scope, std::move(keys), std::move(sentence), std::move(remedy)});
 }
 
 void Schema::whole_rule(RuleScope scope, std::vector<std::string> keys, std::string sentence,
-                        std::function<std::string()> fault) {
-  rule(scope, std::move(keys), std::move(sentence), std::move(fault));
+                        std::function<std::string()> remedy) {
+  rule(scope, std::move(keys), std::move(sentence), std::move(remedy));
   rules_.back().is_whole = true;
 }
 

@@ -60,8 +60,8 @@ struct Rule {
   std::vector<std::string> keys;
   std::string sentence;
   /// What would do instead, as in "parallel.tp = 1, 2 or 4 would do", or "" when the rule holds.
-  std::function<std::string()> fault;
-  /// The fault names keys and numbers itself and needs neither the sentence nor the values.
+  std::function<std::string()> remedy;
+  /// The remedy names keys and numbers itself and needs neither the sentence nor the values.
   bool is_whole = false;
 
   /// What to tell the user about a fault that was found; `values` are those of the keys, as in
@@ -80,10 +80,10 @@ class Schema {
   void section(std::string name, std::string meaning);
   Entry& key(std::string name, Form form, std::string meaning);
   void rule(RuleScope scope, std::vector<std::string> keys, std::string sentence,
-            std::function<std::string()> fault);
-  /// One whose fault is whole.
+            std::function<std::string()> remedy);
+  /// One whose remedy is whole.
   void whole_rule(RuleScope scope, std::vector<std::string> keys, std::string sentence,
-                  std::function<std::string()> fault);
+                  std::function<std::string()> remedy);
 
   struct Section {
     std::string name, meaning;

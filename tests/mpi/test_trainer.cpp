@@ -1,24 +1,13 @@
-#include "parallel/shard.hpp"
-#include "tests/mpi/all_ranks.hpp"
+#include "tests/mpi/training_over_ranks.hpp"
 #include "tests/support/delayed_transport.hpp"
-#include "tests/unit/model/tiny_model.hpp"
-#include "tests/unit/model/workbench.hpp"
 
 #include <cmath>
-#include <map>
 
 namespace konclave {
 namespace {
 
 constexpr int kSteps = 3;
-constexpr int kSequences = 12;  // of a global batch: for 1, 2, 3 and 4 ranks
-
-OptimizerConfig settings() {
-  OptimizerConfig config;
-  config.lr = 0.01;
-  config.schedule = "constant";
-  return config;
-}
+constexpr BatchForm kBatch = {12, 1};  // for 1, 2, 3 and 4 ranks
 
 ModelDefinition model(std::int64_t receive_budget = 0) {
   ModelDefinition definition = tiny_model();
@@ -27,95 +16,27 @@ ModelDefinition model(std::int64_t receive_budget = 0) {
   return definition;
 }
 
-/// A part of a model that is trained on this rank.
-struct Training {
-  explicit Training(const Groups& groups, const ModelDefinition& definition = model(),
-                    const std::string& grad_reduce = "ordered")
-      : runner(tiny_runner(definition, built_backends(), groups)),
-        trainer(*runner, settings(), 100, grad_reduce) {}
-
-  /// Global batch number `number`, of which this rank takes a block of micro-batches.
-  StepMetrics step(int number) {
-    const std::vector<HostMicroBatch> all = tiny_batches(kSequences, 1, number);
-    const Transport& dp = *runner->groups().dp;
-    const std::ptrdiff_t share = kSequences / dp.size();
-    const auto first = all.begin() + dp.rank() * share;
-    return trainer.step(number, {first, first + share});
-  }
-  std::vector<StepMetrics> steps() {
-    std::vector<StepMetrics> all;
-    for (int number = 1; number <= kSteps; ++number) all.push_back(step(number));
-    return all;
-  }
-
-  std::unique_ptr<ModelRunner> runner;
-  Trainer trainer;
-};
-
-std::map<std::string, std::vector<double>> weights(Training& training) {
-  std::map<std::string, std::vector<double>> all;
-  training.runner->model().visit_parameters([&](const Parameter& parameter) {
-    all[parameter.name()] = to_doubles(training.runner->exec(), parameter.value());
-  });
-  return all;
-}
-
-/// What a rank holds of values of the whole model.
-std::vector<double> part_of(const std::vector<double>& whole, const Parameter& parameter) {
-  std::vector<double> part;
-  for (const ShardRun& run : shard_runs(parameter.spec().shape, parameter.shard())) {
-    const auto first = whole.begin() + run.in_whole;
-    part.insert(part.end(), first, first + run.count);
-  }
-  return part;
-}
-
-void expect_near(const std::vector<StepMetrics>& actual, const std::vector<StepMetrics>& expected,
-                 double bound) {
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    SCOPED_TRACE(testing::Message() << "step " << i + 1);
-    EXPECT_NEAR(actual[i].loss, expected[i].loss, bound);
-    EXPECT_NEAR(actual[i].grad_norm, expected[i].grad_norm, bound);
-    EXPECT_NEAR(actual[i].aux_loss, expected[i].aux_loss, bound);
-    EXPECT_NEAR(actual[i].z_loss, expected[i].z_loss, bound);
-    EXPECT_NEAR(actual[i].load_imbalance, expected[i].load_imbalance, bound);
-    EXPECT_EQ(actual[i].tokens, expected[i].tokens);
-    EXPECT_TRUE(actual[i].finite);
-  }
-}
-
-/// Metrics and weights of a training over all ranks against those of one rank.
-void expect_same(Training& split, Training& whole, const std::vector<StepMetrics>& expected) {
-  expect_near(split.steps(), expected, 1e-9);
-  auto all = weights(whole), mine = weights(split);
-  split.runner->model().visit_parameters([&](const Parameter& parameter) {
-    const std::string& name = parameter.name();
-    EXPECT_TRUE(close(mine[name], part_of(all[name], parameter), {1e-9, 1e-9})) << name;
-  });
-}
-
 int ranks() { return Communicator::world().size(); }
 
 TEST(TrainerOverRanks, IsTheTrainerOfOneRank) {
-  Training whole(Groups::alone());
-  const std::vector<StepMetrics> expected = whole.steps();
-  EXPECT_GT(std::abs(expected[0].loss - expected[1].loss), 1e-3);
-  EXPECT_GT(expected[0].aux_loss, 0.05);
-  EXPECT_GT(expected[0].z_loss, 0);
-  EXPECT_GT(expected[0].load_imbalance, 1);
+  const Outcome whole(Training(Groups::alone(), model(), kBatch), kSteps);
+  EXPECT_GT(std::abs(whole.steps[0].loss - whole.steps[1].loss), 1e-3);
+  EXPECT_GT(whole.steps[0].aux_loss, 0.05);
+  EXPECT_GT(whole.steps[0].z_loss, 0);
+  EXPECT_GT(whole.steps[0].load_imbalance, 1);
   for (const int ep : ep_sizes(ranks())) {
     for (const char* order : {"tp-cp-ep-dp-pp", "dp-ep"}) {
       for (const char* grad_reduce : {"ordered", "library"}) {
         SCOPED_TRACE(testing::Message() << "ep " << ep << ", " << order << ", " << grad_reduce);
         const AllRanks all(ep, order);
-        Training split(all.groups, model(), grad_reduce);
-        expect_same(split, whole, expected);
+        Training split(all.groups, model(), kBatch, grad_reduce);
+        expect_same(split, whole);
       }
     }
     SCOPED_TRACE(testing::Message() << "ep " << ep << ", a budget of 3 rows");
     const AllRanks all(ep);
-    Training split(all.groups, model(/*receive_budget=*/3));
-    expect_same(split, whole, expected);
+    Training split(all.groups, model(/*receive_budget=*/3), kBatch);
+    expect_same(split, whole);
   }
 }
 
@@ -133,22 +54,64 @@ Groups delayed(const Groups& groups, const std::shared_ptr<VirtualClock>& clock)
   return late;
 }
 
+/// A training whose messages are late against one whose messages are not.
+void expect_same_when_late(const AllRanks& all, const ModelDefinition& definition,
+                           const BatchForm& batch, const std::string& grad_reduce = "ordered") {
+  const auto clock = std::make_shared<VirtualClock>();
+  Training direct(all.groups, definition, batch, grad_reduce);
+  Training late(delayed(all.groups, clock), definition, batch, grad_reduce);
+  const bool in_order = grad_reduce == "ordered";
+  expect_near(late.steps(kSteps), direct.steps(kSteps), in_order ? 0 : 1e-12);
+  if (in_order) {
+    EXPECT_EQ(weights_of(late), weights_of(direct));
+  }
+  EXPECT_GT(clock->now(), 0);
+}
+
 TEST(TrainerOverRanks, ReadsNothingBeforeItHasArrived) {
   for (const int ep : ep_sizes(ranks())) {
     for (const std::int64_t budget : {0, 3}) {
       for (const char* grad_reduce : {"ordered", "library"}) {
         SCOPED_TRACE(testing::Message() << "ep " << ep << ", budget " << budget);
-        const AllRanks all(ep);
-        const auto clock = std::make_shared<VirtualClock>();
-        Training direct(all.groups, model(budget), grad_reduce);
-        Training late(delayed(all.groups, clock), model(budget), grad_reduce);
-        const bool in_order = std::string(grad_reduce) == "ordered";
-        expect_near(late.steps(), direct.steps(), in_order ? 0 : 1e-12);
-        if (in_order) {
-          EXPECT_EQ(weights(late), weights(direct));
-        }
-        EXPECT_GT(clock->now(), 0);
+        expect_same_when_late(AllRanks(ep), model(budget), kBatch, grad_reduce);
       }
+    }
+  }
+}
+
+/// Each way to share divisible_model(), by all ranks, and on four some in two at once.
+std::map<std::string, ParallelConfig> ways_to_share(int ranks) {
+  std::map<std::string, ParallelConfig> ways;
+  ways["etp"].etp = ranks;
+  ways["cp ring"].cp = ways["cp all_gather"].cp = ranks;
+  ways["cp all_gather"].cp_comm = "all_gather";
+  ways["pp"].pp = ways["vpp"].pp = ranks;
+  if (ranks == 3) {
+    ways["pp"].first_stage_layers = 2;
+    ways["vpp"].layout = "Et|tt|t|tt|t|tL";
+    return ways;  // which cannot share 8 heads
+  }
+  ways["vpp"].vpp = 2;
+  ways["cp a2a"].cp = ways["tp"].tp = ranks;
+  ways["cp a2a"].cp_comm = "a2a";
+  ways["tp"].sp = true;
+  if (ranks == 4) {
+    ParallelConfig &chunks = ways["tp vpp ep"], &folded = ways["tp cp etp ep"];
+    chunks.tp = folded.tp = chunks.pp = folded.cp = chunks.ep = folded.ep = folded.etp = 2;
+    chunks.sp = folded.sp = true;
+    chunks.vpp = 2;
+  }
+  return ways;
+}
+
+TEST(TrainerOverRanks, ReadsNothingBeforeItHasArrivedHoweverItIsShared) {
+  if (ranks() == 1) GTEST_SKIP() << "one rank has nothing to wait for";
+  for (const auto& [name, parallel] : ways_to_share(ranks())) {
+    for (const char* dispatcher : {"alltoall", "allgather"}) {
+      SCOPED_TRACE(testing::Message() << name << ", " << dispatcher);
+      ModelDefinition definition = divisible_model();
+      definition.moe.dispatcher = dispatcher;
+      expect_same_when_late(AllRanks(parallel), definition, {12, 1});
     }
   }
 }

@@ -41,15 +41,16 @@ inline ModelDefinition tiny_model(DType compute = DType::fp64) {
 
 /// `sequences` random sequences in micro-batches of `micro_size`. Every third label is not scored,
 /// and all but one of the first sequence, so that micro-batches differ in what they score.
-inline std::vector<HostMicroBatch> tiny_batches(int sequences, int micro_size, int step = 1) {
+inline std::vector<HostMicroBatch> tiny_batches(int sequences, int micro_size, int step = 1,
+                                                int length = kLength) {
   const RandomStream stream(static_cast<std::uint64_t>(step), "tokens");
   std::vector<HostMicroBatch> batches;
-  for (int row = 0; row < sequences * kLength; ++row) {
-    if (row % (micro_size * kLength) == 0) batches.emplace_back();
+  for (int row = 0; row < sequences * length; ++row) {
+    if (row % (micro_size * length) == 0) batches.emplace_back();
     const auto draw = [&](int i) {
       return static_cast<int>(stream.bits(static_cast<std::uint64_t>(i)) % kVocabulary);
     };
-    const bool scored = row % 3 != 0 && (row >= kLength || row == 1);
+    const bool scored = row % 3 != 0 && (row >= length || row == 1);
     batches.back().tokens.push_back(draw(row));
     batches.back().labels.push_back(scored ? draw(row + 1) : -1);
   }
