@@ -160,11 +160,8 @@ class Fp64(Case):
     def test_on_6_and_8_ranks(self):
         self.check_mappings(on(6, 8), *self.OVERRIDES)
 
-    def test_on_12_ranks(self):
-        self.check_mappings(on(12, 12), *self.OVERRIDES)
-
-    def test_on_16_ranks(self):
-        self.check_mappings(on(16, 16), *self.OVERRIDES)
+    def test_on_12_and_16_ranks(self):
+        self.check_mappings(on(12, 16), *self.OVERRIDES)
 
 
 class Fp32(Case):
@@ -173,7 +170,7 @@ class Fp32(Case):
 
 
 class Every(Case):
-    """Hours for one machine: parts of the long matrix, of which PART/PARTS says which."""
+    """A part of the long matrix: KONCLAVE_PART = PART/PARTS says which."""
 
     def test_part(self):
         part, parts = map(int, os.environ["KONCLAVE_PART"].split("/"))

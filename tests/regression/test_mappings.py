@@ -1,0 +1,101 @@
+"""The mapping matrix is what it says: every pair of settings is in it, and its own statement of the
+rules is the program's."""
+
+import itertools
+import pathlib
+import subprocess
+import unittest
+
+import harness
+import mappings
+
+DECK = pathlib.Path(__file__).resolve().parent / "decks" / "matrix.toml"
+DONE, DECK_ERROR, RESOURCE_ERROR = 0, 65, 69
+OF_EACH_RULE = 4
+
+# Pairs of settings that no legal mapping has.
+EP_FIRST, DP_FIRST, _, DP_LAST = mappings.ORDERS
+NEVER = {
+    # Nothing for the second one to do.
+    (("cp", 1), ("cp_comm", "all_gather")), (("cp", 1), ("cp_comm", "a2a")),
+    (("pp", 1), ("vpp", 2)), (("pp", 1), ("vpp", 4)), (("pp", 1), ("order", DP_LAST)),
+    (("ep", 1), ("order", DP_FIRST)), (("dp", 1), ("order", DP_LAST)),
+    *((("tp", 1), ("sp", sp)) for sp in (False, True)),
+    *((("tp", tp), ("sp", "none")) for tp in (2, 4)),
+    # Without sp the model is dense.
+    *((("sp", False), ("ep", ep)) for ep in (2, 3, 4)),
+    *((("sp", False), ("etp", etp)) for etp in (2, 4)),
+    (("sp", False), ("dispatcher", "allgather")), (("sp", False), ("order", DP_FIRST)),
+    (("sp", False), ("order", DP_LAST)),
+    # 8 heads, 4 of them of keys.
+    (("cp", 3), ("cp_comm", "a2a")), (("tp", 4), ("cp_comm", "a2a")),
+    # 8 layers on 4 stages are 2 for each.
+    (("pp", 4), ("vpp", 4)),
+    # 12 sequences, in a multiple of pp micro-batches with chunks.
+    (("dp", 3), ("micro", 3)), (("dp", 3), ("micro", 6)), (("dp", 4), ("micro", 2)),
+    (("dp", 4), ("micro", 6)), (("dp", 4), ("vpp", 2)), (("dp", 4), ("vpp", 4)),
+    # No such number of ranks.
+    (("cp", 3), ("dp", 3)),
+}
+
+
+def settings_of(chosen, count):
+    return {frozenset(combination) for mapping in chosen
+            for combination in mappings.combinations(mapping, count)}
+
+
+class Matrix(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.legal = list(mappings.legal_mappings(mappings.SOME))
+        cls.chosen = mappings.matrix()
+
+    def test_has_every_pair_of_settings_that_occurs(self):
+        missing = settings_of(self.legal, 2) - settings_of(self.chosen, 2)
+        self.assertEqual(missing, set())
+
+    def test_pairs_that_do_not_occur_cannot(self):
+        values = {**mappings.SOME, "sp": ("none", False, True)}
+        pairs = {frozenset(((one, a), (other, b)))
+                 for one, other in itertools.combinations(values, 2)
+                 for a in values[one] for b in values[other]}
+        self.assertEqual(pairs - settings_of(self.legal, 2), set(map(frozenset, NEVER)))
+
+    def test_is_large_and_on_all_numbers_of_ranks(self):
+        self.assertGreaterEqual(len(set(self.chosen)), 60)
+        self.assertEqual({mapping.ranks for mapping in self.chosen}, set(mappings.RANKS))
+
+    def test_stages_have_two_layers_where_they_can(self):
+        for mapping in self.legal:
+            self.assertGreaterEqual(mapping.model.layers // mapping.pp, 2)
+
+    def test_a_third_has_every_setting(self):
+        third = mappings.third(self.chosen)
+        self.assertGreaterEqual(settings_of(third, 1), settings_of(self.legal, 1))
+        self.assertGreaterEqual(3 * len({*third, *mappings.SIMPLE}), len(self.chosen))
+
+    def check(self, mapping):
+        """What the program has to say to a mapping."""
+        run = subprocess.run([harness.PROGRAM, "check", DECK, "--ranks", str(mapping.ranks),
+                              *mapping.overrides()], text=True, capture_output=True)
+        return run.returncode, run.stdout + run.stderr
+
+    def test_legal_ones_are_legal_to_the_program(self):
+        for mapping in self.chosen:
+            with self.subTest(mapping=str(mapping), more=mapping.more):
+                code, output = self.check(mapping)
+                self.assertEqual(code, DONE, output)
+
+    def test_illegal_ones_are_illegal_to_the_program(self):
+        rules = set()
+        for rule, mapping in mappings.illegal_mappings(self.chosen, OF_EACH_RULE):
+            rules.add(rule)
+            with self.subTest(rule=rule, mapping=str(mapping), model=mapping.model.overrides()):
+                code, output = self.check(mapping)
+                self.assertIn(code, (DECK_ERROR, RESOURCE_ERROR), output)
+                self.assertRegex(output, r"parallel\.|batch\.micro_size x dp")
+        self.assertEqual(rules, set(mappings.RULES))
+
+
+if __name__ == "__main__":
+    unittest.main()
