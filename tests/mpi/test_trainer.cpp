@@ -108,9 +108,11 @@ TEST(TrainerOverRanks, ReadsNothingBeforeItHasArrivedHoweverItIsShared) {
   if (ranks() == 1) GTEST_SKIP() << "one rank has nothing to wait for";
   for (const auto& [name, parallel] : ways_to_share(ranks())) {
     for (const char* dispatcher : {"alltoall", "allgather"}) {
-      SCOPED_TRACE(testing::Message() << name << ", " << dispatcher);
       ModelDefinition definition = divisible_model();
       definition.moe.dispatcher = dispatcher;
+      const bool gathers = definition.moe.dispatcher == "allgather";
+      if (gathers && parallel.ep * parallel.etp == 1) continue;
+      SCOPED_TRACE(testing::Message() << name << ", " << dispatcher);
       expect_same_when_late(AllRanks(parallel), definition, {12, 1});
     }
   }

@@ -91,11 +91,16 @@ def divides(divisor, number):
     return number % divisor == 0
 
 
+def axes(mapping):
+    """Axis -> its size for dense layers and for experts."""
+    return {"tp": (mapping.tp, mapping.etp), "cp": (mapping.cp, 1), "ep": (1, mapping.ep),
+            "dp": (mapping.dp, mapping.edp), "pp": (mapping.pp, mapping.pp)}
+
+
 def strides(mapping):
-    """How far apart two neighbours of each axis above 1 are, for dense layers and experts: of two
-    orders with the same strides only one is of interest."""
-    sizes = {"tp": (mapping.tp, mapping.etp), "cp": (mapping.cp, 1), "ep": (1, mapping.ep),
-             "dp": (mapping.dp, mapping.edp), "pp": (mapping.pp, mapping.pp)}
+    """How far apart two neighbours of each axis above 1 are, for dense layers (0) and experts (1):
+    of two orders with the same strides only one is of interest."""
+    sizes = axes(mapping)
     found = {}
     for kind in (0, 1):
         stride = 1
@@ -104,6 +109,25 @@ def strides(mapping):
                 found[kind, axis] = stride
             stride *= sizes[axis][kind]
     return found
+
+
+def coordinates(mapping, kind):
+    """Of each rank: axis -> coordinate, of axes above 1."""
+    steps = {axis: stride for (which, axis), stride in strides(mapping).items() if which == kind}
+    sizes = axes(mapping)
+    return [{axis: rank // stride % sizes[axis][kind] for axis, stride in steps.items()}
+            for rank in range(mapping.ranks)]
+
+
+def shares_of_expert_groups(mapping):
+    """For each group of ranks that has all experts once: the shares of the batch, numbers below dp,
+    that no rank outside it has a part of."""
+    owners = {}
+    for dense, routed in zip(coordinates(mapping, 0), coordinates(mapping, 1)):
+        if dense.get("pp", 0) == 0:
+            owners.setdefault(dense.get("dp", 0), set()).add(routed.get("dp", 0))
+    return [[share for share, groups in owners.items() if groups == {group}]
+            for group in range(mapping.edp)]
 
 
 def kv_heads_of_a_rank(m):
@@ -295,8 +319,8 @@ def matrix():
 
 
 def third(chosen):
-    """A third of them, which has every setting; test_mappings.py says so."""
-    return chosen[1::3]
+    """What makes a third of them with the simple ones, and has every setting."""
+    return [mapping for mapping in chosen if mapping not in SIMPLE][1::4]
 
 
 def long_matrix():

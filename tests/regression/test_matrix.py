@@ -151,6 +151,16 @@ def on(fewest, most):
     return [mapping for mapping in mappings.matrix() if fewest <= mapping.ranks <= most]
 
 
+def share_of(rows, dp, share):
+    """What one of dp ranks has of one number or list for each sequence."""
+    return rows[share * BATCH // dp:(share + 1) * BATCH // dp]
+
+
+def reached(rows):
+    """The experts that get tokens, by counts for each sequence."""
+    return [expert for expert, column in enumerate(zip(*rows)) if any(column)]
+
+
 class Fp64(Case):
     OVERRIDES = ("precision.compute=fp64",)
 
@@ -166,6 +176,7 @@ class Fp64(Case):
 
 class Fp32(Case):
     def test_a_third(self):
+        """With the simple ones of the short test."""
         self.check_mappings(mappings.third(mappings.matrix()), "precision.compute=fp32")
 
 
@@ -198,21 +209,38 @@ class Short(Case):
         self.train_as(Mapping(), "reference")
         self.assertEqual([step["loss"] for step in steps], self.losses("reference"))
 
-        shares = sorted({mapping.dp for mapping in mappings.matrix()})
-        fewest = {dp: EXPERTS for dp in shares}
-        idlest = BATCH * LENGTH * TOP_K
-        for step in steps:
-            for layer in range(len(step["assignments"][0])):
-                rows = [sequence[layer] for sequence in step["assignments"]]
-                idlest = min(idlest, *map(sum, zip(*rows)))
-                for dp in shares:
-                    for share in (rows[at:at + BATCH // dp] for at in range(0, BATCH, BATCH // dp)):
-                        reached = sum(any(column) for column in zip(*share))
-                        fewest[dp] = min(fewest[dp], reached)
+        layers = [[sequence[layer] for sequence in step["assignments"]] for step in steps
+                  for layer in range(len(step["assignments"][0]))]
+        idlest = min(min(map(sum, zip(*rows))) for rows in layers)
+        fewest = {}
+        for dp in sorted({mapping.dp for mapping in mappings.matrix()}):
+            fewest[dp] = min(len(reached(share_of(rows, dp, share)))
+                             for rows in layers for share in range(dp))
         self.table.append(f"fewest experts that the tokens of a rank go to, by dp: {fewest}; "
                           f"fewest tokens of an expert: {idlest}")
         self.assertGreater(idlest, 0)
         self.assertGreater(min(fewest.values()), EXPERTS // 3)
+        self.check_that_ranks_have_work_for_two_experts(layers)
+
+    def check_that_ranks_have_work_for_two_experts(self, layers):
+        """In every layer and step. With ep = 1 they have, by what one token goes to; and nothing is
+        known here of those that have parts of sequences only."""
+        self.assertGreater(TOP_K, 1)
+        known = 0
+        for mapping in mappings.matrix():
+            if mapping.ep == 1 or mapping.model != mappings.MIXED:
+                continue
+            groups = list(filter(None, mappings.shares_of_expert_groups(mapping)))
+            known += bool(groups)
+            size = EXPERTS // mapping.ep
+            for rows in layers:
+                for shares in groups:
+                    rows_here = [row for share in shares
+                                 for row in share_of(rows, mapping.dp, share)]
+                    owners = [expert // size for expert in reached(rows_here)]
+                    self.assertGreaterEqual(min(map(owners.count, range(mapping.ep))), 2, mapping)
+        self.table.append(f"mappings with work for two experts on every rank: {known}")
+        self.assertGreater(known, 20)
 
     def test_the_deck_is_a_hard_one(self):
         """The weights move, gradients are clipped at times, balance and z-loss are there."""
