@@ -91,11 +91,9 @@ class Case(harness.Case):
             print("\n" + "\n".join(self.table), flush=True)
 
     def train_as(self, mapping, name, *overrides, fault=""):
-        """Trains as run `name`; gives back the seconds."""
-        start = time.monotonic()
-        self.run_program("train", DECK, f"run.name={name}", *mapping.overrides(), *overrides,
-                         ranks=mapping.ranks, fault=fault)
-        return time.monotonic() - start
+        """Trains as run `name`; gives back what was printed."""
+        return self.run_program("train", DECK, f"run.name={name}", *mapping.overrides(),
+                                *overrides, ranks=mapping.ranks, fault=fault)
 
     def remove_run(self, name):
         shutil.rmtree(self.run_folder(name), ignore_errors=True)
@@ -130,11 +128,16 @@ class Case(harness.Case):
                 if reference is None:
                     reference = references[mapping.model] = f"reference-{len(references)}"
                     self.train_as(mapping.alone(), reference, *overrides, fault=fault)
-                seconds = self.train_as(mapping, "other", *overrides, fault=fault)
+                start = time.monotonic()
+                output = self.train_as(mapping, "other", *overrides, fault=fault)
+                seconds = time.monotonic() - start
                 result = self.compare("other", reference)
                 self.add_to_table(mapping, result, seconds)
                 self.assertTrue(result["within"], self.fails_of(result))
                 self.assert_same_routing("other", reference)
+                if mapping.ranks > 1 and not fault:
+                    self.assert_traffic(output, DECK, *mapping.overrides(), *overrides,
+                                        ranks=mapping.ranks)
             self.remove_run("other")
 
     def add_to_table(self, mapping, result, seconds):
