@@ -97,21 +97,22 @@ class MpiPending final : public Request::Pending {
     // The checker does not see that start_... began the request.
     // NOLINTNEXTLINE(clang-analyzer-optin.mpi.MPI-Checker)
     check_mpi(MPI_Wait(&request_, &status), "MPI_Wait", what_);
-    if (expected_bytes) require_all_of(status);
+    if (row) require_all_of(status);
     if (received_ != nullptr) copy_from_host(exec, received_.get(), target_);
   }
 
-  Slices sending, receiving;                ///< of collectives with uneven counts
-  std::optional<MPI_Count> expected_bytes;  ///< of a message from one rank
+  Slices sending, receiving;   ///< of collectives with uneven counts
+  std::optional<RowType> row;  ///< of a message from one rank ...
+  int expected_rows = 0;       ///< ... that has so many
 
  private:
   /// MPI itself complains of a message that is too long only.
   void require_all_of(const MPI_Status& status) const {
-    MPI_Count bytes = 0;
-    check_mpi(MPI_Get_elements_x(&status, MPI_BYTE, &bytes), "MPI_Get_elements_x", what_);
-    require(bytes == *expected_bytes, what_ + ": " + std::to_string(bytes) +
-                                          " bytes came, expected were " +
-                                          std::to_string(*expected_bytes));
+    int rows = 0;
+    check_mpi(MPI_Get_count(&status, row->get(), &rows), "MPI_Get_count", what_);
+    require(rows == expected_rows,
+            what_ + ": " + (rows == MPI_UNDEFINED ? "no whole number of" : std::to_string(rows)) +
+                " rows came, expected were " + std::to_string(expected_rows));
   }
 
   std::string what_;
@@ -219,11 +220,12 @@ Request MpiTransport::start_receive(const ExecSpace& exec, const AnyView& receiv
   const std::string what = label("receive");
   require_peer(from, channel, what);
   const int rows = to_mpi_count(receive.extent(0), "number of rows", name());
-  const RowType row(receive, name());
   auto pending = std::make_unique<MpiPending>(what, staged_);
-  pending->expected_bytes = static_cast<MPI_Count>(receive.bytes());
+  pending->row.emplace(receive, name());
+  pending->expected_rows = rows;
   void* const target = pending->target(exec, receive);
-  check_mpi(MPI_Irecv(target, rows, row.get(), from, channel, group_.handle(), pending->request()),
+  check_mpi(MPI_Irecv(target, rows, pending->row->get(), from, channel, group_.handle(),
+                      pending->request()),
             "MPI_Irecv", name());
   return {what, std::move(pending)};
 }

@@ -132,6 +132,7 @@ ExitCode TrainingRun::loop() {
     const StepMetrics metrics = take_step();
     const double seconds = std::chrono::duration<double>(Clock::now() - before).count();
     step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
+    write_trace();
     if (!metrics.finite && !go_on_after_bad_step(metrics)) return ExitCode::numerics;
     const Agreement agreed = agree();
     last_loss_ = metrics.loss;
@@ -168,7 +169,6 @@ StepMetrics TrainingRun::take_step() {
                                   groups_.dp->rank(), groups_.dp->size()));
   count_traffic(before);
   ++state_.step;
-  write_trace();
   state_.samples += deck_.batch.global_size;
   state_.tokens += metrics.tokens;
   return metrics;
@@ -189,7 +189,13 @@ void TrainingRun::write_trace() {
   trace_->set_recording(false);
   const std::vector<std::string> events =
       world_.gather(trace_->json_events(world_.rank()), /*root=*/0);
-  on_root(world_, [&] { folder_->write_trace(trace_json(events)); });
+  try {
+    on_root(world_, [&] { folder_->write_trace(trace_json(events)); });
+  } catch (const AgreedError& error) {
+    if (error.exit_code() != ExitCode::io) throw;
+    progress_.pause();
+    log_.error("no trace of step {}: {}; the run goes on", state_.step, error.what());
+  }
 }
 
 void TrainingRun::write_metrics(const StepMetrics& metrics, double seconds,

@@ -48,7 +48,8 @@ class TrainingRun {
   bool validation_due() const;
   /// Begins to record when this step is one of log.trace_steps.
   void trace_step(std::int64_t step);
-  /// Behind a step that was recorded: trace.json has it, and those recorded before.
+  /// Behind a step that was recorded: trace.json has it, and those recorded before. A failure is
+  /// reported, and the run goes on.
   void write_trace();
 
   /// At an interval: a failure is reported, and the run goes on to the next interval.

@@ -131,6 +131,13 @@ class Trace(Case):
                     end = event["ts"] + event["dur"]
                     self.assertTrue(any(a <= event["ts"] and end <= b for a, b in steps))
 
+    def test_a_run_goes_on_without_a_trace_that_cannot_be_written(self):
+        (self.run_folder("run") / "trace.json").mkdir(parents=True)
+        output = self.train_as("run", ("parallel.pp=2",), "run.steps=2", "log.trace_steps=1",
+                               ranks=2)
+        self.assertEqual(output.count("no trace of step 1: "), 1, output)
+        self.assertEqual(len(self.metrics("run")), 2)
+
     def test_without_traced_steps_there_is_none(self):
         self.train_as("run", (), "run.steps=1", ranks=1)
         self.assertFalse((self.run_folder("run") / "trace.json").exists())
