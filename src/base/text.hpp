@@ -1,8 +1,10 @@
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace konclave {
@@ -18,6 +20,16 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
 bool matches_glob(std::string_view glob, std::string_view text);
 
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
+
+/// "a, b and c" with the conjunction "and".
+std::string enumerate(std::vector<std::string> parts, std::string_view conjunction);
+
+/// "1, 2 or 4".
+template <std::integral Int> std::string any_of(const std::vector<Int>& numbers) {
+  std::vector<std::string> words;
+  for (const Int number : numbers) words.push_back(std::to_string(number));
+  return enumerate(std::move(words), "or");
+}
 
 /// "12.3 MiB", "512 B".
 std::string format_bytes(std::int64_t bytes);

@@ -4,17 +4,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <vector>
 
 namespace konclave::deck {
-
-std::string any_of(const std::vector<std::int64_t>& numbers) {
-  std::vector<std::string> words;
-  for (const std::int64_t number : numbers) words.push_back(std::to_string(number));
-  if (words.size() < 2) return join(words, "");
-  const std::string last = words.back();
-  words.pop_back();
-  return join(words, ", ") + " or " + last;
-}
 
 std::string numbers_that_do(std::int64_t most, std::int64_t value,
                             const std::function<bool(std::int64_t)>& does) {
@@ -38,7 +30,9 @@ std::string divisors(std::int64_t number, std::int64_t value) {
 
 std::string multiples(std::int64_t unit, std::int64_t value) {
   const std::int64_t below = value / unit * unit;
-  return below > 0 ? any_of({below, below + unit}) : any_of({unit});
+  std::vector<std::int64_t> near = {below + unit};
+  if (below > 0) near.insert(near.begin(), below);
+  return any_of(near);
 }
 
 }  // namespace konclave::deck

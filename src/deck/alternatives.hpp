@@ -3,16 +3,11 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <vector>
 
 namespace konclave::deck {
 
-/// "1, 2 or 4".
-std::string any_of(const std::vector<std::int64_t>& numbers);
-
 /// "1, 2 or 4": the numbers from 1 to `most` that do, or the six of them that are nearest to
-/// `value`;
-/// "" when there is none.
+/// `value`; "" when there is none.
 std::string numbers_that_do(std::int64_t most, std::int64_t value,
                             const std::function<bool(std::int64_t)>& does);
 

@@ -18,20 +18,6 @@ constexpr const char* kLast = "parallel.last_stage_layers";
 
 using Field = int ParallelConfig::*;
 
-/// "1, 2 or 4"
-std::string listed(std::vector<std::string> words, const std::string& conjunction) {
-  if (words.size() < 2) return join(words, "");
-  const std::string last = words.back();
-  words.pop_back();
-  return join(words, ", ") + " " + conjunction + " " + last;
-}
-
-std::string any_of(const std::vector<int>& numbers) {
-  std::vector<std::string> words;
-  for (const int number : numbers) words.push_back(std::to_string(number));
-  return listed(words, "or");
-}
-
 std::vector<int> divisors(int number) {
   std::vector<int> found;
   for (int i = 1; i <= number; ++i) {
@@ -157,7 +143,7 @@ std::string in_words(const ParallelConfig& parallel, const std::vector<int>& lay
   const std::size_t other = parallel.first_stage_layers > 0 ? 1 : 0;
   if (layers.size() > words.size())
     words.push_back(fmt::format("{} of each other stage", layers[other]));
-  return "all of " + listed(words, "and");
+  return "all of " + enumerate(words, "and");
 }
 
 std::string split_fault(const ParallelConfig& parallel, int num_layers) {

@@ -60,6 +60,14 @@ TEST(Join, PutsTheSeparatorBetween) {
   EXPECT_EQ(join({"a", "", "b"}, ", "), "a, , b");
 }
 
+TEST(Enumerate, PutsTheConjunctionBeforeTheLast) {
+  EXPECT_EQ(enumerate({}, "and"), "");
+  EXPECT_EQ(enumerate({"a"}, "and"), "a");
+  EXPECT_EQ(enumerate({"a", "b"}, "and"), "a and b");
+  EXPECT_EQ(enumerate({"a", "b", "c"}, "or"), "a, b or c");
+  EXPECT_EQ(any_of(std::vector<int>{1, 2, 4}), "1, 2 or 4");
+}
+
 TEST(FormatBytes, PicksTheUnit) {
   EXPECT_EQ(format_bytes(0), "0 B");
   EXPECT_EQ(format_bytes(1023), "1023 B");
