@@ -185,10 +185,10 @@ def is_legal(mapping):
 
 
 # What is drawn: the sizes of the matrix, and all that it might have.
-SOME = {"tp": (1, 2, 4), "cp": (1, 2, 3, 4), "pp": (1, 2, 4), "vpp": (1, 2, 4), "ep": (1, 2, 3, 4),
-        "etp": (1, 2, 4), "dp": (1, 2, 3, 4), "micro": (1, 2, 3, 6), "cp_comm": CP_COMMS,
+SOME = {"tp": (1, 2, 4), "cp": (1, 2, 3, 4), "pp": (1, 2, 4), "vpp": (1, 2), "ep": (1, 2, 3, 4),
+        "etp": (1, 2, 4), "dp": (1, 2, 3), "micro": (1, 2, 6), "cp_comm": CP_COMMS,
         "order": ORDERS, "dispatcher": DISPATCHERS}
-ALL = {**SOME, "tp": (1, 2, 4, 8), "cp": (1, 2, 3, 4, 8), "pp": (1, 2, 4, 8),
+ALL = {**SOME, "tp": (1, 2, 4, 8), "cp": (1, 2, 3, 4, 8), "pp": (1, 2, 4, 8), "vpp": (1, 2, 4),
        "ep": (1, 2, 3, 4, 6, 8, 12), "etp": (1, 2, 3, 4, 6), "dp": (1, 2, 3, 4, 6, 12),
        "micro": (1, 2, 3, 4, 6, 12)}
 

@@ -18,7 +18,7 @@ EP_FIRST, DP_FIRST, _, DP_LAST = mappings.ORDERS
 NEVER = {
     # Nothing for the second one to do.
     (("cp", 1), ("cp_comm", "all_gather")), (("cp", 1), ("cp_comm", "a2a")),
-    (("pp", 1), ("vpp", 2)), (("pp", 1), ("vpp", 4)), (("pp", 1), ("order", DP_LAST)),
+    (("pp", 1), ("vpp", 2)), (("pp", 1), ("order", DP_LAST)),
     (("ep", 1), ("order", DP_FIRST)), (("dp", 1), ("order", DP_LAST)),
     *((("tp", 1), ("sp", sp)) for sp in (False, True)),
     *((("tp", tp), ("sp", "none")) for tp in (2, 4)),
@@ -29,11 +29,8 @@ NEVER = {
     (("sp", False), ("order", DP_LAST)),
     # 8 heads, 4 of them of keys.
     (("cp", 3), ("cp_comm", "a2a")), (("tp", 4), ("cp_comm", "a2a")),
-    # 8 layers on 4 stages are 2 for each.
-    (("pp", 4), ("vpp", 4)),
-    # 12 sequences, in a multiple of pp micro-batches with chunks.
-    (("dp", 3), ("micro", 3)), (("dp", 3), ("micro", 6)), (("dp", 4), ("micro", 2)),
-    (("dp", 4), ("micro", 6)), (("dp", 4), ("vpp", 2)), (("dp", 4), ("vpp", 4)),
+    # 12 sequences, which are 4 for each.
+    (("dp", 3), ("micro", 6)),
     # No such number of ranks.
     (("cp", 3), ("dp", 3)),
 }
