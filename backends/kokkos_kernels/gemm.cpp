@@ -9,10 +9,6 @@ std::string refuses(const GemmShape& shape) { return refuses_types(shape.type, s
 
 std::size_t workspace(const GemmShape&, std::int64_t) { return 0; }
 
-PreparedWeight prepare(const ExecSpace&, const GemmShape&, const AnyIn& weight) {
-  return {weight, nullptr};
-}
-
 void run(const ExecSpace& exec, const GemmShape& shape, const GemmOperands& operands) {
   const AnyIn& b = shape.kind == GemmKind::weight_gradient ? operands.b : operands.weight->weight;
   multiply(exec, ops::product_of(shape, operands.a, b, operands.c));
@@ -20,6 +16,6 @@ void run(const ExecSpace& exec, const GemmShape& shape, const GemmOperands& oper
 
 }  // namespace
 
-GemmOffer gemm_offer() { return {"kokkos_kernels", &refuses, &workspace, &prepare, &run}; }
+GemmOffer gemm_offer() { return {"kokkos_kernels", &refuses, &workspace, &run}; }
 
 }  // namespace konclave::kokkos_kernels

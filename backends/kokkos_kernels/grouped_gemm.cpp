@@ -11,10 +11,6 @@ std::string refuses(const GroupedGemmShape& shape) {
 
 std::size_t workspace(const GroupedGemmShape&, std::int64_t) { return 0; }
 
-PreparedWeight prepare(const ExecSpace&, const GroupedGemmShape&, const AnyIn& weight) {
-  return {weight, nullptr};
-}
-
 void run(const ExecSpace& exec, const GroupedGemmShape& shape,
          const GroupedGemmOperands& operands) {
   const AnyIn& b =
@@ -27,8 +23,6 @@ void run(const ExecSpace& exec, const GroupedGemmShape& shape,
 
 }  // namespace
 
-GroupedGemmOffer grouped_gemm_offer() {
-  return {"kokkos_kernels", &refuses, &workspace, &prepare, &run};
-}
+GroupedGemmOffer grouped_gemm_offer() { return {"kokkos_kernels", &refuses, &workspace, &run}; }
 
 }  // namespace konclave::kokkos_kernels

@@ -18,9 +18,9 @@ GemmOffer gemm_offer() {
   return {"onednn",
           &refuses_product,
           &product_workspace,
-          &prepare_weight,
           &run,
-          [](const GemmShape& s) { return remark_on(s.type); }};
+          [](const GemmShape& s) { return remark_on(s.type); },
+          {&weight_form, &pack_weight}};
 }
 
 }  // namespace konclave::onednn

@@ -11,10 +11,6 @@ std::size_t workspace(const GroupedGemmShape& shape, std::int64_t rows) {
   return product_workspace(shape.each, rows);  // experts take turns, and one may have all rows
 }
 
-PreparedWeight prepare(const ExecSpace& exec, const GroupedGemmShape& shape, const AnyIn& weight) {
-  return prepare_weight(exec, shape.each, weight);
-}
-
 void run(const ExecSpace& exec, const GroupedGemmShape& shape,
          const GroupedGemmOperands& operands) {
   const AnyIn b = shape.each.kind == GemmKind::weight_gradient
@@ -29,8 +25,12 @@ void run(const ExecSpace& exec, const GroupedGemmShape& shape,
 }  // namespace
 
 GroupedGemmOffer grouped_gemm_offer() {
-  return {"onednn", &refuses, &workspace,
-          &prepare, &run,     [](const GroupedGemmShape& s) { return remark_on(s.each.type); }};
+  return {"onednn",
+          &refuses,
+          &workspace,
+          &run,
+          [](const GroupedGemmShape& s) { return remark_on(s.each.type); },
+          {&weight_form, &pack_weight}};
 }
 
 }  // namespace konclave::onednn

@@ -6,7 +6,6 @@
 #include "ops/matrix.hpp"
 
 #include <algorithm>
-#include <memory>
 
 namespace konclave::onednn {
 
@@ -96,20 +95,22 @@ std::size_t product_workspace(const GemmShape& shape, std::int64_t rows) {
   return static_cast<std::size_t>(elements) * sizeof(float);
 }
 
-PreparedWeight prepare_weight(const ExecSpace& exec, const GemmShape& shape, const AnyIn& weight) {
-  if (!is_widened(shape.type)) return {weight, nullptr};
-  using Wide = Kokkos::View<float*, MemSpace>;
-  const auto wide = std::make_shared<const Wide>(
-      Kokkos::view_alloc(exec, Kokkos::WithoutInitializing, "konclave::onednn::wide_weight"),
-      static_cast<std::size_t>(weight.size()));
-  ops::cast(exec, weight, AnyView(DType::fp32, wide->data(), {weight.size(), 1, 1}, 1));
-  return {weight, {wide, wide->data()}};
+WeightForm weight_form(const GemmShape& shape) {
+  if (!is_widened(shape.type)) return {};
+  return {"onednn.fp32", DType::fp32, std::int64_t{shape.out} * shape.in};
+}
+
+void pack_weight(const ExecSpace& exec, const GemmShape&, const AnyIn& weight, const AnyView& to) {
+  ops::cast(exec, weight, to.reshape(weight.extent(0), weight.extent(1)));
 }
 
 AnyIn prepared_factor(const GemmShape& shape, const PreparedWeight& weight) {
-  if (!is_widened(shape.type)) return weight.weight;
-  require(weight.form != nullptr, "a weight of " + describe(shape) + " was not prepared");
-  return {DType::fp32, weight.form.get(), weight.weight.extents(), weight.weight.rank()};
+  const WeightForm form = weight_form(shape);
+  if (form.as_stored()) return weight.weight;
+  require(weight.layout == form.layout, "a weight of " + describe(shape) + " was not prepared");
+  const auto* const wide = static_cast<const float*>(weight.packed.data());
+  const AnyIn& stored = weight.weight;
+  return {DType::fp32, wide + weight.first_row * shape.in, stored.extents(), stored.rank()};
 }
 
 void multiply(const ExecSpace& exec, const Product& product, const AnyView& workspace) {

@@ -16,9 +16,11 @@ std::string remark_on(DType type);
 /// Bytes of scratch memory for a product of `rows` rows.
 std::size_t product_workspace(const GemmShape& shape, std::int64_t rows);
 
-/// The weight as `multiply` wants it: on a CPU without products of bf16, a copy in fp32 (the
-/// `form`); otherwise as it is.
-PreparedWeight prepare_weight(const ExecSpace& exec, const GemmShape& shape, const AnyIn& weight);
+/// The weight as `multiply` wants it: on a CPU without products of bf16, the same in fp32 for all
+/// kinds of products; otherwise as it is stored.
+WeightForm weight_form(const GemmShape& shape);
+void pack_weight(const ExecSpace& exec, const GemmShape& shape, const AnyIn& weight,
+                 const AnyView& to);
 /// The factor that a prepared weight stands for, with the extents of the weight.
 AnyIn prepared_factor(const GemmShape& shape, const PreparedWeight& weight);
 

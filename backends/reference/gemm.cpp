@@ -27,11 +27,7 @@ void run(const ExecSpace& exec, const GemmShape& shape, const GemmOperands& oper
 
 GemmOffer gemm_offer() {
   return {"reference", [](const GemmShape&) { return std::string(); },
-          [](const GemmShape&, std::int64_t) { return std::size_t{0}; },
-          [](const ExecSpace&, const GemmShape&, const AnyIn& weight) {
-            return PreparedWeight{weight, nullptr};
-          },
-          &run};
+          [](const GemmShape&, std::int64_t) { return std::size_t{0}; }, &run};
 }
 
 }  // namespace konclave::reference

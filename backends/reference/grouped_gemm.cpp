@@ -38,11 +38,7 @@ void run(const ExecSpace& exec, const GroupedGemmShape& shape,
 
 GroupedGemmOffer grouped_gemm_offer() {
   return {"reference", [](const GroupedGemmShape&) { return std::string(); },
-          [](const GroupedGemmShape&, std::int64_t) { return std::size_t{0}; },
-          [](const ExecSpace&, const GroupedGemmShape&, const AnyIn& weight) {
-            return PreparedWeight{weight, nullptr};
-          },
-          &run};
+          [](const GroupedGemmShape&, std::int64_t) { return std::size_t{0}; }, &run};
 }
 
 }  // namespace konclave::reference

@@ -64,11 +64,22 @@ class Parameter {
   const AnyView& value() const { return value_; }
   const AnyView& grad() const { return grad_; }
 
+  /// Begins a step: the gradient counts as zero from here on, whatever its memory holds. That needs
+  /// no pass over the memory, which the first product of the step overwrites.
+  void restart_gradient() { restarted_ = true; }
+  /// Shape of the product that is about to add to the gradient: the first one since
+  /// restart_gradient overwrites it, and has to write all of it. Where a product is made in parts,
+  /// ask once for all of them.
+  GemmShape next_gradient_shape() const;
+  /// The gradient for a kernel that adds to it: zeros are written if it would be the first.
+  const AnyView& grad_to_add_to(const ExecSpace& exec) const;
+
   /// Random or constant, by the spec; equal for every mapping.
   void initialise(const ExecSpace& exec, std::uint64_t seed);
 
-  /// Makes the forms for the forward product and, when there is a gradient, for the data
-  /// gradient. Needed before the first product and after each change of the values.
+  /// Packs the values into the forms that the forward product and, when there is a gradient, the
+  /// data gradient want. Needed before the first product and after each change of the values; the
+  /// first call takes the memory of the forms from the arena of the weights.
   /// `experts` is 0 for a plain weight.
   void prepare(const ExecSpace& exec, Operations& operations, int experts);
   const PreparedWeight& prepared(GemmKind kind) const;
@@ -77,9 +88,24 @@ class Parameter {
   GemmShape gemm_shape(GemmKind kind) const;
 
  private:
+  /// A form and its memory, a row for each matrix.
+  struct Packed {
+    WeightForm form;
+    AnyView memory;
+  };
+
+  const Packed& packed(const WeightForm& form, std::int64_t matrices);
+  PreparedWeight pack(const ExecSpace& exec, Operations& operations, GemmKind kind, int experts);
+
   ParameterSpec spec_;
   Placement placement_;
+  Arena* weights_;
   AnyView value_, grad_;
+  /// Whether the memory of grad_ has what an earlier step left in it. Belongs to that memory, and
+  /// so changes with it under layers that are const: only who writes first can know that nobody
+  /// has.
+  mutable bool restarted_ = false;
+  std::vector<Packed> packed_;
   PreparedWeight forward_, data_gradient_;
 };
 

@@ -24,6 +24,17 @@ std::string describe(const GemmShape& shape) {
          (shape.accumulate ? ", added" : "");
 }
 
+PreparedWeight PreparedWeight::matrix(std::int64_t index) const {
+  const AnyIn one = weight.slice(index, 1).reshape(weight.extent(1), weight.extent(2));
+  return {one, packed.empty() ? packed : packed.slice(index, 1), layout};
+}
+
+PreparedWeight PreparedWeight::rows(std::int64_t first, std::int64_t count) const {
+  require(weight.rank() == 2 && (first_row + first) % kRows == 0,
+          "rows of a prepared weight begin at multiples of " + std::to_string(kRows));
+  return {weight.slice(first, count), packed, layout, first_row + first};
+}
+
 std::string describe(const GroupedGemmShape& shape) {
   return std::to_string(shape.experts) + " x " + describe(shape.each);
 }

@@ -3,7 +3,7 @@
 #include "tensor/view.hpp"
 
 #include <compare>
-#include <memory>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -29,11 +29,43 @@ struct GemmShape {
 };
 std::string describe(const GemmShape& shape);
 
-/// A weight in the form that a backend wants it in for one kind of product. Belongs to the
-/// parameter; the optimizer's update makes it stale (Parameter::prepare makes it anew).
+/// What a weight is packed into for a kind of product. Products with equal forms share one.
+struct WeightForm {
+  std::string_view layout = {};  ///< whose and which, "onednn.fp32"; "": the weight as stored
+  DType type = DType::fp32;      ///< of the form's elements
+  std::int64_t elements = 0;     ///< for one matrix (Out,In)
+
+  bool as_stored() const { return layout.empty(); }
+  bool operator==(const WeightForm&) const = default;
+};
+
+/// How an offer wants weights; without functions, as they are stored.
+struct WeightPacking {
+  WeightForm (*form)(const GemmShape& shape) = nullptr;
+  /// Writes all of the form of `weight` (Out,In) into `to`, whose size is that of the form.
+  /// Asynchronous on `exec`.
+  void (*pack)(const ExecSpace& exec, const GemmShape& shape, const AnyIn& weight,
+               const AnyView& to) = nullptr;
+
+  WeightForm form_for(const GemmShape& shape) const {
+    return form == nullptr ? WeightForm() : form(shape);
+  }
+};
+
+/// A weight as a product takes it. The memory belongs to the parameter; the optimizer's update
+/// makes the packed form stale (Parameter::prepare packs it anew).
 struct PreparedWeight {
-  AnyIn weight;                      ///< as stored, (Out,In) or (L,Out,In)
-  std::shared_ptr<const void> form;  ///< the backend's own packing; null when it uses `weight`
+  AnyIn weight;                  ///< as stored, (Out,In) or (L,Out,In)
+  AnyIn packed = {};             ///< (1,elements) or (L,elements); empty: as stored only
+  std::string_view layout = {};  ///< of `packed`
+  std::int64_t first_row = 0;    ///< of the matrix that was packed, where `weight` begins
+
+  /// One matrix of (L,Out,In).
+  PreparedWeight matrix(std::int64_t index) const;
+  /// Some rows of a matrix (Out,In), as a weight of their own. Every layout can be cut before a
+  /// multiple of kRows. The packed form stays the whole one.
+  PreparedWeight rows(std::int64_t first, std::int64_t count) const;
+  static constexpr std::int64_t kRows = 256;
 };
 
 struct GemmOperands {
@@ -50,12 +82,12 @@ struct GemmOffer {
   std::string (*refuses)(const GemmShape& shape);
   /// Bytes of scratch memory for `rows` rows.
   std::size_t (*workspace)(const GemmShape& shape, std::int64_t rows);
-  PreparedWeight (*prepare)(const ExecSpace& exec, const GemmShape& shape, const AnyIn& weight);
   /// Asynchronous on `exec`; T may be 0 (then forward and data_gradient do nothing, and
   /// weight_gradient writes zeros unless it accumulates).
   void (*run)(const ExecSpace& exec, const GemmShape& shape, const GemmOperands& operands);
   /// What a user should know of how an accepted problem is run; "" when it is run as it is.
   std::string (*remark)(const GemmShape& shape) = nullptr;
+  WeightPacking packing = {};
 };
 
 }  // namespace konclave

@@ -33,11 +33,10 @@ struct GroupedGemmOffer {
   std::string_view backend;
   std::string (*refuses)(const GroupedGemmShape& shape);
   std::size_t (*workspace)(const GroupedGemmShape& shape, std::int64_t rows);
-  PreparedWeight (*prepare)(const ExecSpace& exec, const GroupedGemmShape& shape,
-                            const AnyIn& weight);
   void (*run)(const ExecSpace& exec, const GroupedGemmShape& shape,
               const GroupedGemmOperands& operands);
   std::string (*remark)(const GroupedGemmShape& shape) = nullptr;
+  WeightPacking packing = {};  ///< of the matrix of each expert, one behind the other
 };
 
 }  // namespace konclave

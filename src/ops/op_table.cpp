@@ -22,6 +22,16 @@ void check_wanted(const std::vector<Offer>& offers, const std::string& operation
           ExitCode::deck);
 }
 
+/// Products of one weight may differ in more than their kind, and then in who runs them.
+void check_form(const WeightPacking& packing, const GemmShape& shape,
+                const PreparedWeight* weight) {
+  if (weight == nullptr || shape.kind == GemmKind::weight_gradient) return;
+  const std::string_view wanted = packing.form_for(shape).layout;
+  require(wanted.empty() || wanted == weight->layout,
+          "a weight was prepared as \"" + std::string(weight->layout) + "\", and " +
+              describe(shape) + " wants it as \"" + std::string(wanted) + "\"");
+}
+
 }  // namespace
 
 Operations::Operations(OpTable table, BackendConfig config, MemoryAccount& account)
@@ -74,18 +84,30 @@ AnyView Operations::workspace(std::size_t bytes, DType type) {
                          static_cast<std::int64_t>((bytes + size_of(type) - 1) / size_of(type)));
 }
 
-PreparedWeight Operations::prepare(const ExecSpace& exec, const GemmShape& shape, int experts,
-                                   const AnyIn& weight) {
-  if (experts > 1) {
-    const GroupedGemmShape grouped{experts, shape};
-    return choose(grouped).prepare(exec, grouped, weight);
+const WeightPacking& Operations::packing(const GemmShape& shape, int experts) {
+  return experts > 1 ? choose(GroupedGemmShape{experts, shape}).packing : choose(shape).packing;
+}
+
+WeightForm Operations::form(const GemmShape& shape, int experts) {
+  return packing(shape, experts).form_for(shape);
+}
+
+void Operations::pack(const ExecSpace& exec, const GemmShape& shape, int experts,
+                      const AnyIn& weight, const AnyView& to) {
+  const WeightPacking& chosen = packing(shape, experts);
+  const int matrices = std::max(1, experts);
+  require(
+      to.extent(0) == matrices && weight.size() == std::int64_t{matrices} * shape.out * shape.in,
+      "a weight of " + describe(shape) + " does not fit its forms");
+  const AnyIn rows = weight.reshape(std::int64_t{matrices} * shape.out, shape.in);
+  for (int e = 0; e < matrices; ++e) {
+    chosen.pack(exec, shape, rows.slice(std::int64_t{e} * shape.out, shape.out), to.slice(e, 1));
   }
-  const AnyIn matrix = weight.rank() == 3 ? weight.reshape(shape.out, shape.in) : weight;
-  return choose(shape).prepare(exec, shape, matrix);
 }
 
 void Operations::gemm(const ExecSpace& exec, const GemmShape& shape, GemmOperands operands) {
   const GemmOffer& offer = choose(shape);
+  check_form(offer.packing, shape, operands.weight);
   operands.workspace =
       workspace(offer.workspace(shape, operands.a.extent(0)), accum_type(shape.type));
   offer.run(exec, shape, operands);
@@ -94,14 +116,14 @@ void Operations::gemm(const ExecSpace& exec, const GemmShape& shape, GemmOperand
 void Operations::grouped_gemm(const ExecSpace& exec, const GroupedGemmShape& shape,
                               GroupedGemmOperands operands) {
   if (shape.experts == 1) {
-    GemmOperands plain{operands.a, operands.weight, operands.b, operands.c, {}};
-    if (shape.each.kind == GemmKind::weight_gradient) {
-      plain.c = operands.c.reshape(shape.each.out, shape.each.in);
-    }
-    gemm(exec, shape.each, plain);
+    const bool of_weight = shape.each.kind == GemmKind::weight_gradient;
+    const PreparedWeight weight = of_weight ? PreparedWeight() : operands.weight->matrix(0);
+    const AnyView c = of_weight ? operands.c.reshape(shape.each.out, shape.each.in) : operands.c;
+    gemm(exec, shape.each, {operands.a, &weight, operands.b, c, {}});
     return;
   }
   const GroupedGemmOffer& offer = choose(shape);
+  check_form(offer.packing, shape.each, operands.weight);
   operands.workspace =
       workspace(offer.workspace(shape, operands.a.extent(0)), accum_type(shape.each.type));
   offer.run(exec, shape, operands);

@@ -39,9 +39,11 @@ class Operations {
   /// Throws Error(deck) when `config` names a backend that is not built.
   Operations(OpTable table, BackendConfig config, MemoryAccount& account);
 
-  /// Form of a weight for one kind of product; `experts` is 0 for a plain weight (Out,In).
-  PreparedWeight prepare(const ExecSpace& exec, const GemmShape& shape, int experts,
-                         const AnyIn& weight);
+  /// The form that a weight is wanted in for a product; `experts` is 0 for a plain weight.
+  WeightForm form(const GemmShape& shape, int experts);
+  /// Packs a weight (Out,In) or (L,Out,In), the form of each matrix into a row of `to`.
+  void pack(const ExecSpace& exec, const GemmShape& shape, int experts, const AnyIn& weight,
+            const AnyView& to);
 
   /// See GemmKind. Workspace is filled in.
   void gemm(const ExecSpace& exec, const GemmShape& shape, GemmOperands operands);
@@ -65,6 +67,7 @@ class Operations {
   template <typename Offer, typename Shape>
   const Offer& pick(std::map<Shape, const Offer*>& made, const std::vector<Offer>& offers,
                     const Shape& shape, const std::string& operation, const std::string& wanted);
+  const WeightPacking& packing(const GemmShape& shape, int experts);
   AnyView workspace(std::size_t bytes, DType type);
 
   OpTable table_;

@@ -125,5 +125,77 @@ TEST(Parameter, WithoutStorageIsDescribedOnly) {
             (GemmShape{GemmKind::weight_gradient, 3, 5, DType::bf16, DType::fp32, true}));
 }
 
+/// Offers that want weights widened, in one form for all kinds of products, or in one for each.
+WeightForm one_form(const GemmShape& shape) {
+  return {"test.wide", DType::fp64, std::int64_t{shape.out} * shape.in + 1};
+}
+WeightForm form_by_kind(const GemmShape& shape) {
+  WeightForm form = one_form(shape);
+  if (shape.kind == GemmKind::forward) form.layout = "test.wide_forward";
+  return form;
+}
+void widen(const ExecSpace& exec, const GemmShape&, const AnyIn& weight, const AnyView& to) {
+  ops::cast(exec, weight,
+            AnyView(to.type(), to.data(), {weight.extent(0), weight.extent(1), 1}, 2));
+}
+OpTable packing_table(WeightForm (*form)(const GemmShape&)) {
+  OpTable table;
+  table.gemm.push_back({.backend = "test",
+                        .refuses = [](const GemmShape&) { return std::string(); },
+                        .workspace = nullptr,
+                        .run = nullptr,
+                        .packing = {form, &widen}});
+  table.grouped_gemm.push_back({.backend = "test",
+                                .refuses = [](const GroupedGemmShape&) { return std::string(); },
+                                .workspace = nullptr,
+                                .run = nullptr,
+                                .packing = {form, &widen}});
+  return table;
+}
+
+TEST(PackedForms, AreSharedByProductsThatWantTheSame) {
+  Workbench bench;
+  Parameter parameter({"some.weight", {2, 3}, DType::fp32, 0.02}, bench.storage());
+  parameter.initialise(bench.exec, 1);
+  Operations operations(packing_table(&one_form), {}, bench.account);
+
+  parameter.prepare(bench.exec, operations, 0);
+
+  const PreparedWeight &forward = parameter.prepared(GemmKind::forward),
+                       &backward = parameter.prepared(GemmKind::data_gradient);
+  EXPECT_EQ(forward.packed.data(), backward.packed.data());
+  EXPECT_EQ(forward.layout, "test.wide");
+  EXPECT_EQ(forward.packed.extent(1), 7);
+  EXPECT_EQ(forward.weight.data(), parameter.value().data());
+}
+
+TEST(PackedForms, KeepTheirMemoryAndFollowTheValues) {
+  constexpr int kExperts = 2;
+  Workbench bench;
+  Parameter parameter({"some.weight", {kExperts, 2, 3}, DType::fp32, 0.02}, bench.storage());
+  Operations operations(packing_table(&form_by_kind), {}, bench.account);
+  const void* memory[2] = {};
+  for (const double value : {1.0, 2.0}) {
+    bench.set(parameter.value(), value);
+    parameter.prepare(bench.exec, operations, kExperts);
+    const PreparedWeight &forward = parameter.prepared(GemmKind::forward),
+                         &backward = parameter.prepared(GemmKind::data_gradient);
+    EXPECT_NE(forward.packed.data(), backward.packed.data());
+    for (const PreparedWeight* weight : {&forward, &backward}) {
+      for (int e = 0; e < kExperts; ++e) {
+        std::vector<double> packed = to_doubles(bench.exec, weight->matrix(e).packed);
+        packed.pop_back();
+        EXPECT_EQ(packed, std::vector<double>(6, value));
+      }
+    }
+    if (value == 2) {
+      EXPECT_EQ(memory[0], forward.packed.data());
+      EXPECT_EQ(memory[1], backward.packed.data());
+    }
+    memory[0] = forward.packed.data();
+    memory[1] = backward.packed.data();
+  }
+}
+
 }  // namespace
 }  // namespace konclave

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ops/backend_list.hpp"
+#include "tests/support/tensors.hpp"
 
 #include <gtest/gtest.h>
 
@@ -32,6 +33,20 @@ void expect_answer(const std::vector<Offer>& offers, std::string_view backend, c
       EXPECT_EQ(offer.refuses(shape).empty(), accepts) << backend << ": " << describe(shape);
     }
   }
+}
+
+/// A weight (Out,In) or (L,Out,In) in the form that an offer wants it in.
+inline PreparedWeight prepare(const ExecSpace& exec, Tensors& tensors, const WeightPacking& packing,
+                              const GemmShape& shape, const AnyIn& weight) {
+  const WeightForm form = packing.form_for(shape);
+  if (form.as_stored()) return {weight};
+  const std::int64_t matrices = weight.rank() == 3 ? weight.extent(0) : 1;
+  const AnyView packed = tensors.poisoned(form.type, matrices, form.elements);
+  const AnyIn rows = weight.reshape(matrices * shape.out, shape.in);
+  for (std::int64_t e = 0; e < matrices; ++e) {
+    packing.pack(exec, shape, rows.slice(e * shape.out, shape.out), packed.slice(e, 1));
+  }
+  return {weight, packed, form.layout};
 }
 
 /// The type whose tolerance holds for a product: sums are taken for `type`, then rounded.

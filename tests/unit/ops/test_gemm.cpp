@@ -23,7 +23,8 @@ class Gemm : public testing::Test {
     const std::int64_t columns = shape.kind == GemmKind::forward ? shape.out : shape.in;
     const AnyView c = shape.accumulate ? tensors_.random("c", shape.result, rows, columns)
                                        : tensors_.poisoned(shape.result, rows, columns);
-    const PreparedWeight weight = of_weight ? PreparedWeight() : offer.prepare(exec_, shape, b);
+    const PreparedWeight weight =
+        of_weight ? PreparedWeight() : prepare(exec_, tensors_, offer.packing, shape, b);
     const AnyView workspace = tensors_.workspace(offer.workspace(shape, a.extent(0)), shape.type);
     offer.run(exec_, shape, {a, &weight, of_weight ? b : AnyIn(), c, workspace});
     return to_doubles(exec_, c);
@@ -84,7 +85,7 @@ TEST_F(Gemm, ReferenceRoundsAndAddsOnce) {
   const AnyIn x = tensors_.values(DType::bf16, {1, 1.0 / 256}, 1, 2);
   const AnyIn w = tensors_.values(DType::bf16, {1, 1}, 1, 2);
   const AnyView y = tensors_.values(DType::bf16, {3}, 1, 1);
-  const PreparedWeight weight{w, nullptr};
+  const PreparedWeight weight{w};
   GemmShape shape{GemmKind::forward, 1, 2, DType::bf16, DType::bf16, true};
 
   reference_.run(exec_, shape, {x, &weight, {}, y, {}});

@@ -28,7 +28,8 @@ class GroupedGemm : public testing::Test {
     if (!each.accumulate) {
       tensors_.poison(of_weight ? c : c.slice(offsets.front(), offsets.back() - offsets.front()));
     }
-    const PreparedWeight weight = of_weight ? PreparedWeight() : offer.prepare(exec_, shape, b);
+    const PreparedWeight weight =
+        of_weight ? PreparedWeight() : prepare(exec_, tensors_, offer.packing, each, b);
     offer.run(exec_, shape,
               {tensors_.integers(offsets), a, &weight, of_weight ? b : AnyIn(), c,
                tensors_.workspace(offer.workspace(shape, rows), each.type)});
@@ -71,7 +72,7 @@ TEST_F(GroupedGemm, EveryOfferAgreesWithReference) {
 TEST_F(GroupedGemm, ReferenceIsRightByHand) {
   const AnyView w = tensors_.poisoned(DType::fp64, 2, 1, 2);
   from_doubles(exec_, {1, 2, 3, 4}, w);
-  const PreparedWeight weight{w, nullptr};
+  const PreparedWeight weight{w};
   const View1<const int> offsets = tensors_.integers({0, 0, 1});
   const AnyIn x = tensors_.values(DType::fp64, {5, 6}, 1, 2);
   const AnyIn dy = tensors_.values(DType::fp64, {10}, 1, 1);

@@ -20,8 +20,8 @@ std::string refuses_doubles(const GemmShape& shape) {
 /// Offers that can be chosen, not run.
 OpTable made_up_table() {
   OpTable table;
-  table.gemm.push_back({"fast", &refuses_doubles, nullptr, nullptr, nullptr});
-  table.gemm.push_back({"plain", &accepts, nullptr, nullptr, nullptr});
+  table.gemm.push_back({"fast", &refuses_doubles, nullptr, nullptr});
+  table.gemm.push_back({"plain", &accepts, nullptr, nullptr});
   return table;
 }
 
@@ -61,6 +61,38 @@ TEST_F(Choice, ABackendThatIsNotBuiltIsNamedWithThoseThatAre) {
                {"quick", "fast, plain"});
 }
 
+TEST_F(Choice, AProductIsNotGivenAFormThatItDoesNotWant) {
+  const ExecSpace exec;
+  Tensors memory(exec);
+  OpTable table = made_up_table();
+  table.gemm.front().packing.form = [](const GemmShape& shape) {
+    return WeightForm{"fast.packed", shape.type, 6};
+  };
+  Operations operations(table, {}, account_);
+  const PreparedWeight weight{memory.random("w", DType::fp32, 3, 2)};
+
+  expect_error(
+      [&] {
+        operations.gemm(exec, product(DType::fp32), {{}, &weight, {}, {}, {}});
+      },
+      ExitCode::internal, {"fast.packed", "forward (3, 2)"});
+}
+
+TEST(PreparedRows, AreCutWhereEveryLayoutCanBeCut) {
+  const ExecSpace exec;
+  Tensors memory(exec);
+  const AnyView w = memory.random("w", DType::fp32, 600, 2);
+  const PreparedWeight weight{w, memory.random("form", DType::fp32, 1, 1200), "some.form"};
+
+  const PreparedWeight rows = weight.rows(256, 344).rows(256, 88);
+
+  EXPECT_EQ(rows.first_row, 512);
+  EXPECT_EQ(rows.weight.extent(0), 88);
+  EXPECT_EQ(rows.weight.data(), AnyIn(w).slice(512, 88).data());
+  EXPECT_EQ(rows.packed.data(), weight.packed.data());
+  expect_error([&] { weight.rows(128, 128); }, ExitCode::internal, {"256"});
+}
+
 /// One local expert goes to `gemm`, with the same result.
 TEST_F(Choice, OneExpertIsAPlainProduct) {
   const ExecSpace exec;
@@ -75,7 +107,8 @@ TEST_F(Choice, OneExpertIsAPlainProduct) {
   for (const GemmKind kind :
        {GemmKind::forward, GemmKind::data_gradient, GemmKind::weight_gradient}) {
     const GemmShape shape{kind, kOut, kIn, DType::fp64, DType::fp64, false};
-    const PreparedWeight weight = operations.prepare(exec, shape, /*experts=*/1, w);
+    ASSERT_TRUE(operations.form(shape, /*experts=*/1).as_stored());
+    const PreparedWeight weight{w};
     const bool of_weight = kind == GemmKind::weight_gradient;
     const AnyIn a = kind == GemmKind::forward ? x : dy;
     const AnyIn b = of_weight ? AnyIn(x) : AnyIn();
@@ -88,7 +121,8 @@ TEST_F(Choice, OneExpertIsAPlainProduct) {
                                 : std::array<std::int64_t, 3>{rows, columns, 1},
                       of_weight ? 3 : 2);
 
-    operations.gemm(exec, shape, {a, &weight, b, plain, {}});
+    const PreparedWeight matrix = weight.matrix(0);
+    operations.gemm(exec, shape, {a, &matrix, b, plain, {}});
     operations.grouped_gemm(exec, {1, shape}, {offsets, a, &weight, b, out, {}});
 
     EXPECT_TRUE(close(exec, grouped, plain, tolerance(DType::fp64))) << name_of(kind);
