@@ -109,17 +109,6 @@ void softmax_gradient(const ExecSpace& exec, const BlockMask& mask, const Matrix
       });
 }
 
-void check(const AttentionShape& shape, const AnyIn& q, const AnyIn& k, const AnyIn& v,
-           const AnyIn& o, const AnyIn& lse) {
-  const bool fits =
-      q.extent(1) == shape.heads * shape.dk && k.extent(1) == shape.kv_heads * shape.dk &&
-      v.extent(1) == shape.kv_heads * shape.dv && o.extent(1) == shape.heads * shape.dv &&
-      lse.extent(1) == shape.heads && k.extent(0) == v.extent(0) && q.extent(0) == o.extent(0) &&
-      q.extent(0) == lse.extent(0) && shape.heads % shape.kv_heads == 0;
-  require(fits, "attention of " + describe(shape) + " does not fit q " + q.describe() + ", k " +
-                    k.describe() + ", v " + v.describe() + ", o " + o.describe());
-}
-
 /// The forward pass for one head and block; k and v are the sequence's, wide.
 template <typename X> struct ForwardBlock {
   using A = Accum<X>;
@@ -177,6 +166,17 @@ template <typename X> struct BackwardBlock {
 
 }  // namespace
 
+void require_attention_fits(const AttentionShape& shape, const AnyIn& q, const AnyIn& k,
+                            const AnyIn& v, const AnyIn& o, const AnyIn& lse) {
+  const bool fits =
+      q.extent(1) == shape.heads * shape.dk && k.extent(1) == shape.kv_heads * shape.dk &&
+      v.extent(1) == shape.kv_heads * shape.dv && o.extent(1) == shape.heads * shape.dv &&
+      lse.extent(1) == shape.heads && k.extent(0) == v.extent(0) && q.extent(0) == o.extent(0) &&
+      q.extent(0) == lse.extent(0) && shape.heads % shape.kv_heads == 0;
+  require(fits, "attention of " + describe(shape) + " does not fit q " + q.describe() + ", k " +
+                    k.describe() + ", v " + v.describe() + ", o " + o.describe());
+}
+
 std::size_t blocked_attention_workspace(const AttentionShape& shape, std::int64_t longest) {
   // As the backward pass takes it, which needs more.
   const auto bytes = [&](auto tag) {
@@ -196,7 +196,7 @@ template <typename X>
 void blocked_attention_forward(const ExecSpace& exec, const AttentionShape& shape,
                                const AttentionForward& call, MatrixProduct<Accum<X>> product) {
   using A = Accum<X>;
-  check(shape, call.q, call.k, call.v, call.o, call.lse);
+  require_attention_fits(shape, call.q, call.k, call.v, call.o, call.lse);
   const Heads<const X> q{matrix_of<X>(call.q), shape.dk}, k{matrix_of<X>(call.k), shape.dk},
       v{matrix_of<X>(call.v), shape.dv};
   const Heads<X> o{matrix_of<X>(call.o), shape.dv};
@@ -224,8 +224,8 @@ template <typename X>
 void blocked_attention_backward(const ExecSpace& exec, const AttentionShape& shape,
                                 const AttentionBackward& call, MatrixProduct<Accum<X>> product) {
   using A = Accum<X>;
-  check(shape, call.q, call.k, call.v, call.o, call.lse);
-  check(shape, call.dq, call.dk, call.dv, call.d_o, call.lse);
+  require_attention_fits(shape, call.q, call.k, call.v, call.o, call.lse);
+  require_attention_fits(shape, call.dq, call.dk, call.dv, call.d_o, call.lse);
   const Heads<const X> q{matrix_of<X>(call.q), shape.dk}, k{matrix_of<X>(call.k), shape.dk},
       v{matrix_of<X>(call.v), shape.dv}, o{matrix_of<X>(call.o), shape.dv},
       d_o{matrix_of<X>(call.d_o), shape.dv};

@@ -16,6 +16,11 @@
 /// that sees no key has O = 0 and lse = -infinity.
 namespace konclave::ops {
 
+/// Throws when the operands of a call do not have the extents of its shape; of a backward pass,
+/// either the operands or their gradients.
+void require_attention_fits(const AttentionShape& shape, const AnyIn& q, const AnyIn& k,
+                            const AnyIn& v, const AnyIn& o, const AnyIn& lse);
+
 /// Bytes of scratch memory for either direction; `longest` is the longest sequence of keys.
 std::size_t blocked_attention_workspace(const AttentionShape& shape, std::int64_t longest);
 
