@@ -1,0 +1,46 @@
+#include "amx/offers.hpp"
+#include "amx/packing.hpp"
+#include "amx/permission.hpp"
+#include "amx/product.hpp"
+
+namespace konclave::amx {
+
+namespace {
+
+std::string refuses(const GemmShape& shape) {
+  if (!kHostAccessible) return "needs host memory";
+  if (shape.type != DType::bf16) return "multiplies bf16 only";
+  if (shape.result == DType::fp64) return "gives no results in fp64";
+  return why_no_tiles();
+}
+
+void pack(const ExecSpace& exec, const GemmShape& shape, const AnyIn& weight, const AnyView& to) {
+  pack_weight(exec, amx_kernels(), shape, weight, to);
+}
+
+template <typename Shape, typename Operands>
+void run(const ExecSpace& exec, const Shape& shape, const Operands& operands) {
+  multiply(exec, amx_kernels(), shape, operands);
+}
+
+}  // namespace
+
+GemmOffer gemm_offer() {
+  return {.backend = "amx",
+          .refuses = &refuses,
+          .workspace = &product_workspace,
+          .run = &run<GemmShape, GemmOperands>,
+          .packing = {&weight_form, &pack}};
+}
+
+GroupedGemmOffer grouped_gemm_offer() {
+  return {.backend = "amx",
+          .refuses = [](const GroupedGemmShape& shape) { return refuses(shape.each); },
+          // Experts take turns, and one may have all rows.
+          .workspace = [](const GroupedGemmShape& shape,
+                          std::int64_t rows) { return product_workspace(shape.each, rows); },
+          .run = &run<GroupedGemmShape, GroupedGemmOperands>,
+          .packing = {&weight_form, &pack}};
+}
+
+}  // namespace konclave::amx

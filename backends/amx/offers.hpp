@@ -1,0 +1,12 @@
+#pragma once
+
+#include "ops/gemm.hpp"
+#include "ops/grouped_gemm.hpp"
+
+/// Products of bf16 on the tiles that some x86 CPUs have (AMX), for weights packed once.
+namespace konclave::amx {
+
+GemmOffer gemm_offer();
+GroupedGemmOffer grouped_gemm_offer();
+
+}  // namespace konclave::amx

@@ -1,0 +1,11 @@
+#pragma once
+
+#include <string>
+
+namespace konclave::amx {
+
+/// "", or why this process cannot use the tiles of its CPU. The first call asks the kernel for
+/// their memory, once for all threads of the process.
+std::string why_no_tiles();
+
+}  // namespace konclave::amx
