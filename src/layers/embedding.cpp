@@ -29,7 +29,8 @@ void Embedding::forward(const Context& context, const View1<const int>& tokens,
 void Embedding::backward(const Context& context, const TokenRuns& runs, const AnyIn& dy) const {
   const ArenaScope scope(context.scratch);
   const AnyIn inside = tp_.enter(context.exec, context.scratch, dy);
-  ops::embedding_gradient(context.exec, inside, runs.order, runs.offsets, runs.ids, weight_.grad());
+  ops::embedding_gradient(context.exec, inside, runs.order, runs.offsets, runs.ids,
+                          weight_.grad_to_add_to(context.exec));
 }
 
 }  // namespace konclave

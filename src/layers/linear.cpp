@@ -46,9 +46,9 @@ void Linear::data_gradient(const Context& context, const AnyIn& dy, bool add,
 }
 
 void Linear::weight_gradient(const Context& context, const AnyIn& x, const AnyIn& dy) const {
-  context.operations.gemm(context.exec, weight_.gemm_shape(GemmKind::weight_gradient),
+  context.operations.gemm(context.exec, weight_.next_gradient_shape(),
                           {dy, nullptr, x, weight_.grad(), {}});
-  if (bias_) ops::accumulate_rows(context.exec, dy, bias_->grad());
+  if (bias_) ops::accumulate_rows(context.exec, dy, bias_->grad_to_add_to(context.exec));
 }
 
 }  // namespace konclave

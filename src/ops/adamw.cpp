@@ -47,6 +47,28 @@ void adamw_kernel(const ExecSpace& exec, Rule<Accum<X>> rule, View1<const Accum<
       });
 }
 
+/// The sum of x^2 over `size` elements. They are read as several streams: the prefetchers of a CPU
+/// stop at the end of each page, and a single one would have the sum wait for memory there.
+template <typename X> KOKKOS_INLINE_FUNCTION double sum_of_squares(const X* x, std::int64_t size) {
+  constexpr int kStreams = 4, kLanes = 16;
+  const std::int64_t length = size / (kStreams * kLanes) * kLanes;
+  double lanes[kStreams][kLanes] = {};
+  for (std::int64_t i = 0; i < length; i += kLanes) {
+    for (int stream = 0; stream < kStreams; ++stream) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const double value = x[stream * length + i + lane];
+        lanes[stream][lane] += value * value;
+      }
+    }
+  }
+  double sum = 0;
+  for (std::int64_t i = kStreams * length; i < size; ++i) sum += static_cast<double>(x[i]) * x[i];
+  for (const auto& stream : lanes) {
+    for (const double lane : stream) sum += lane;
+  }
+  return sum;
+}
+
 template <typename X>
 void squares_kernel(const ExecSpace& exec, View1<const X> x, View1<double> partial) {
   const auto size = static_cast<std::int64_t>(x.size());
@@ -54,21 +76,9 @@ void squares_kernel(const ExecSpace& exec, View1<const X> x, View1<double> parti
   Kokkos::parallel_for(
       "konclave::ops::sum_squares", Range(exec, 0, squares_blocks(size)),
       KOKKOS_LAMBDA(const std::int64_t block) {
-        constexpr int kLanes = 8;
-        const std::int64_t first = block * kSquaresBlock;
-        const std::int64_t last = first + kSquaresBlock < size ? first + kSquaresBlock : size;
-        double lanes[kLanes] = {};
-        std::int64_t i = first;
-        for (; i + kLanes <= last; i += kLanes) {
-          for (int lane = 0; lane < kLanes; ++lane) {
-            const double value = values[i + lane];
-            lanes[lane] += value * value;
-          }
-        }
-        double sum = 0;
-        for (; i < last; ++i) sum += static_cast<double>(values[i]) * values[i];
-        for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
-        partial(block) = sum;
+        const std::int64_t first = block * kSquaresBlock, rest = size - first;
+        partial(block) =
+            sum_of_squares(values + first, rest < kSquaresBlock ? rest : kSquaresBlock);
       });
 }
 

@@ -12,9 +12,28 @@ namespace konclave {
 namespace {
 
 constexpr int kTiedChannel = 2;  // of pp; the pipeline has others
+/// So many gradients at least make a bucket of small ones: a message each would take longer than
+/// copying them.
+constexpr std::int64_t kSmallInBucket = 16;
 
 AnyView flattened(const AnyView& view) {
   return {view.type(), view.data(), {view.size(), 1, 1}, 1};
+}
+
+/// Copies pieces into one buffer, one behind the other, or back from there.
+enum class Direction { into_buffer, from_buffer };
+void copy(const ExecSpace& exec, const std::vector<AnyView>& pieces, const AnyView& buffer,
+          Direction direction) {
+  std::int64_t first = 0;
+  for (const AnyView& piece : pieces) {
+    const AnyView part = buffer.slice(first, piece.size());
+    if (direction == Direction::into_buffer) {
+      ops::cast(exec, piece, part);
+    } else {
+      ops::cast(exec, part, piece);
+    }
+    first += piece.size();
+  }
 }
 
 }  // namespace
@@ -23,19 +42,23 @@ GradReducer::GradReducer(Transformer& model, const Groups& groups, const std::st
                          std::int64_t bucket_elements)
     : groups_(groups), ordered_(grad_reduce == "ordered") {
   require(ordered_ || grad_reduce == "library", "no way to reduce gradients: " + grad_reduce);
-  model.visit_parameters([&](const Parameter& parameter) {
-    std::vector<Bucket>& buckets = parameter.spec().routed                 ? routed_
-                                   : parameter.placement().partial_over_tp ? replicated_
-                                                                           : dense_;
-    add(buckets, flattened(parameter.grad()), bucket_elements);
-  });
+  // The small ones first: large ones between them would cut their buckets short.
+  for (const bool large : {false, true}) {
+    model.visit_parameters([&](const Parameter& parameter) {
+      if ((parameter.size() >= bucket_elements / kSmallInBucket) != large) return;
+      std::vector<Bucket>& buckets = parameter.spec().routed                 ? routed_
+                                     : parameter.placement().partial_over_tp ? replicated_
+                                                                             : dense_;
+      add(buckets, flattened(parameter.grad()), bucket_elements, /*alone=*/large);
+    });
+  }
   if (const Parameter* const tied = model.tied_copy()) tied_ = tied->grad();
 }
 
-void GradReducer::add(std::vector<Bucket>& buckets, const AnyView& gradient,
-                      std::int64_t capacity) {
+void GradReducer::add(std::vector<Bucket>& buckets, const AnyView& gradient, std::int64_t capacity,
+                      bool alone) {
   for (std::int64_t first = 0; first < gradient.size();) {
-    const bool fits = !buckets.empty() && buckets.back().elements < capacity &&
+    const bool fits = !alone && !buckets.empty() && buckets.back().elements < capacity &&
                       buckets.back().pieces.front().type() == gradient.type();
     if (!fits) buckets.emplace_back();
     Bucket& bucket = buckets.back();
@@ -60,12 +83,10 @@ void GradReducer::reduce(const ExecSpace& exec, Arena& scratch, const Transport&
   if (group.size() == 1) return;
   for (const Bucket& bucket : buckets) {
     const ArenaScope scope(scratch);
-    const AnyView buffer = scratch.make(bucket.pieces.front().type(), bucket.elements);
-    std::int64_t first = 0;
-    for (const AnyView& piece : bucket.pieces) {
-      ops::cast(exec, piece, buffer.slice(first, piece.size()));
-      first += piece.size();
-    }
+    const bool in_place = bucket.pieces.size() == 1;
+    const AnyView buffer = in_place ? bucket.pieces.front()
+                                    : scratch.make(bucket.pieces.front().type(), bucket.elements);
+    if (!in_place) copy(exec, bucket.pieces, buffer, Direction::into_buffer);
     if (ordered_) {
       all_reduce_in_order(exec, scratch, group, buffer, buffer);
     } else {
@@ -76,11 +97,7 @@ void GradReducer::reduce(const ExecSpace& exec, Arena& scratch, const Transport&
       for (double& value : values) value /= static_cast<double>(group.size());
       from_doubles(exec, values, buffer);
     }
-    first = 0;
-    for (const AnyView& piece : bucket.pieces) {
-      ops::cast(exec, buffer.slice(first, piece.size()), piece);
-      first += piece.size();
-    }
+    if (!in_place) copy(exec, bucket.pieces, buffer, Direction::from_buffer);
   }
 }
 

@@ -16,10 +16,12 @@ namespace konclave {
 ///
 /// "ordered": sums in the order of ranks (parallel/collectives.hpp), so that the bits are the same
 /// on every rank and in every run. "library": the communication library's own reduction. Small
-/// parameters travel together, large ones in pieces: a bucket holds kBucketElements.
+/// gradients travel together in a copy, of up to kBucketElements; large ones where they are, in
+/// pieces of so many.
 class GradReducer {
  public:
-  static constexpr std::int64_t kBucketElements = std::int64_t{1} << 22;
+  /// So few that a bucket, what came of it from the other ranks and their sum stay in the cache.
+  static constexpr std::int64_t kBucketElements = std::int64_t{1} << 18;
 
   GradReducer(Transformer& model, const Groups& groups, const std::string& grad_reduce,
               std::int64_t bucket_elements = kBucketElements);
@@ -28,13 +30,16 @@ class GradReducer {
   void reduce(const ExecSpace& exec, Arena& scratch) const;
 
  private:
-  /// Pieces of flattened gradients of one type that travel together.
+  /// Pieces of flattened gradients of one type that travel together; a single one is not copied.
   struct Bucket {
     std::vector<AnyView> pieces;
     std::int64_t elements = 0;
   };
 
-  static void add(std::vector<Bucket>& buckets, const AnyView& gradient, std::int64_t capacity);
+  /// Takes a gradient into the last bucket as far as it fits and into others behind it, `alone`
+  /// into buckets of its own.
+  static void add(std::vector<Bucket>& buckets, const AnyView& gradient, std::int64_t capacity,
+                  bool alone);
   void reduce(const ExecSpace& exec, Arena& scratch, const Transport& group,
               const std::vector<Bucket>& buckets) const;
   void reduce_tied(const ExecSpace& exec, Arena& scratch) const;

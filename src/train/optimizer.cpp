@@ -46,8 +46,12 @@ void Optimizer::reset(const ExecSpace& exec) {
   }
 }
 
-void Optimizer::zero_gradients(const ExecSpace& exec) {
-  for (const State& state : states_) ops::fill_zero(exec, state.parameter->grad());
+void Optimizer::restart_gradients() {
+  for (const State& state : states_) state.parameter->restart_gradient();
+}
+
+void Optimizer::finish_gradients(const ExecSpace& exec) {
+  for (const State& state : states_) state.parameter->grad_to_add_to(exec);
 }
 
 double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch, const Groups& groups) const {

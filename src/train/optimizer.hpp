@@ -22,7 +22,9 @@ class Optimizer {
 
   /// Takes the model's present values as master weights and zeroes the moments.
   void reset(const ExecSpace& exec);
-  void zero_gradients(const ExecSpace& exec);
+  /// Before the micro-batches of a step, and behind them: what none of them added to is zeroed.
+  void restart_gradients();
+  void finish_gradients(const ExecSpace& exec);
   /// 2-norm of all gradients of the model together, summed in double in a fixed order. Each element
   /// counts once: what all ranks of tp hold on its first one, a tied matrix on the first stage.
   /// Waits for `exec`.

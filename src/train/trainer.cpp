@@ -66,7 +66,7 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
   const double loss_scale = 1 / static_cast<double>(counts.scored);
 
   const TraceSpan whole(runner_.trace(), "step " + std::to_string(step), "step");
-  optimizer_.zero_gradients(runner_.exec());
+  optimizer_.restart_gradients();
   const MoeStatistics statistics = runner_.fresh_statistics();
   std::vector<double> losses = runner_.train(
       batches, {loss_scale,
@@ -75,6 +75,7 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
   if (fault("loss.nan") && groups.dp->rank() == groups.dp->size() - 1 && step % 4 == 0) {
     losses.back() = std::numeric_limits<double>::quiet_NaN();
   }
+  optimizer_.finish_gradients(runner_.exec());
   metrics.loss = sum_in_order(*groups.dp, losses) * loss_scale;
   {
     const TraceSpan span(runner_.trace(), "reduce gradients", "optimizer");

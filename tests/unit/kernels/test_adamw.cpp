@@ -84,7 +84,8 @@ TEST_F(SumSquares, AgreesWithPlainLoopAtTheBordersOfBlocks) {
   for (const DType type : kAccumTypes) {
     for (const std::int64_t size :
          {std::int64_t{0}, std::int64_t{1}, std::int64_t{7}, std::int64_t{8}, std::int64_t{9},
-          kBlock - 1, kBlock, kBlock + 1, 2 * kBlock + 5}) {
+          std::int64_t{63}, std::int64_t{64}, std::int64_t{129}, kBlock - 1, kBlock, kBlock + 1,
+          2 * kBlock + 5}) {
       SCOPED_TRACE(testing::Message() << name_of(type) << ", " << size << " elements");
       const AnyView x = tensors_.random("x", type, size);
       const std::vector<double> values = read(x).values;
