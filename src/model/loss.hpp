@@ -22,8 +22,9 @@ struct LossHead {
 };
 
 /// Losses of all heads and, where wanted, the gradients of hidden and W (added to), scaled. Works
-/// through blocks of rows, so that the logits of a block are all that is ever held: of this rank's
-/// part, and for each row three numbers of every other part. Collective over tp.
+/// through blocks of rows, and in each through blocks of the vocabulary, so that one number for
+/// each logit of a block of rows is all that is ever held: of this rank's part, and for each row
+/// three numbers of every other part. Collective over tp.
 void loss_heads(const Context& context, const TensorParallel& tp, std::span<const LossHead> heads);
 
 /// logits = hidden W^T in the accumulation type, of the whole vocabulary on every rank of tp.

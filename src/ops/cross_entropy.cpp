@@ -7,75 +7,9 @@ namespace konclave::ops {
 
 namespace {
 
-/// Largest logit of a row and the sum of exp(z - largest).
-template <typename A> struct RowStatistics { A largest, sum; };
-
-template <typename A>
-KOKKOS_INLINE_FUNCTION RowStatistics<A> statistics(const RowMember& team, const A* z,
-                                                   std::int64_t vocabulary) {
-  const A largest = row_max<A>(team, vocabulary, z[0], [=](std::int64_t v) { return z[v]; });
-  const A sum =
-      row_sum<A>(team, vocabulary, [=](std::int64_t v) { return A(fast_exp(z[v] - largest)); });
-  return {largest, sum};
-}
-
-/// Numbers of a row's statistics as ranks exchange them, and their places.
+/// Numbers of a row's statistics, and their places.
 constexpr int kStatistics = 3;
 enum Place { kLargest, kSum, kTarget };
-
-template <typename A> KOKKOS_INLINE_FUNCTION double loss_of(const RowStatistics<A>& row, A target) {
-  return static_cast<double>(math::log(row.sum)) + static_cast<double>(row.largest - target);
-}
-
-/// out[v] = share exp(in[v] - largest), less `scale` at the label, which is below 0 where `in` does
-/// not have it. out may be in.
-template <typename A, typename X>
-KOKKOS_INLINE_FUNCTION void write_gradient(const RowMember& team, const A* in,
-                                           std::int64_t vocabulary, A largest, A share, A scale,
-                                           std::int64_t label, X* out) {
-  const A target = label < 0 ? A(0) : in[label];
-  team.team_barrier();
-  row_for(team, vocabulary,
-          [=](std::int64_t v) { out[v] = X(share * A(fast_exp(in[v] - largest))); });
-  team.team_barrier();
-  Kokkos::single(Kokkos::PerTeam(team), [&] {
-    if (label >= 0) out[label] = X(share * A(fast_exp(target - largest)) - scale);
-  });
-}
-
-template <typename A>
-void loss_kernel(const ExecSpace& exec, View2<const A> z, View1<const int> labels,
-                 View1<double> loss) {
-  const std::int64_t vocabulary = z.extent_int(1);
-  Kokkos::parallel_for(
-      "konclave::ops::cross_entropy", row_policy(exec, z.extent_int(0)),
-      KOKKOS_LAMBDA(const RowMember& team) {
-        const int t = team.league_rank(), label = labels(t);
-        const RowStatistics<A> row = statistics(team, &z(t, 0), vocabulary);
-        Kokkos::single(Kokkos::PerTeam(team),
-                       [&] { loss(t) = label < 0 ? 0.0 : loss_of<A>(row, z(t, label)); });
-      });
-}
-
-template <typename X>
-void gradient_kernel(const ExecSpace& exec, View2<const Accum<X>> z, View1<const int> labels,
-                     Accum<X> scale, View1<double> loss, View2<X> dz) {
-  using A = Accum<X>;
-  const std::int64_t vocabulary = z.extent_int(1);
-  Kokkos::parallel_for(
-      "konclave::ops::cross_entropy_gradient", row_policy(exec, z.extent_int(0)),
-      KOKKOS_LAMBDA(const RowMember& team) {
-        const int t = team.league_rank(), label = labels(t);
-        const A* in = &z(t, 0);
-        X* out = &dz(t, 0);
-        const RowStatistics<A> row = statistics(team, in, vocabulary);
-        const A target = label < 0 ? A(0) : in[label];
-        write_gradient(team, in, vocabulary, row.largest, label < 0 ? A(0) : scale / row.sum, scale,
-                       label, out);
-        Kokkos::single(Kokkos::PerTeam(team),
-                       [&] { loss(t) = label < 0 ? 0.0 : loss_of<A>(row, target); });
-      });
-}
 
 /// A label's place in a part of `vocabulary` logits from `first` on, or -1.
 KOKKOS_INLINE_FUNCTION std::int64_t place_in_part(int label, std::int64_t first,
@@ -91,12 +25,48 @@ void statistics_kernel(const ExecSpace& exec, View2<const A> z, View1<const int>
       "konclave::ops::cross_entropy_statistics", row_policy(exec, z.extent_int(0)),
       KOKKOS_LAMBDA(const RowMember& team) {
         const int t = team.league_rank();
-        const RowStatistics<A> row = statistics(team, &z(t, 0), vocabulary);
+        const A* in = &z(t, 0);
+        const A largest =
+            row_max<A>(team, vocabulary, in[0], [=](std::int64_t v) { return in[v]; });
+        const A sum = row_sum<A>(team, vocabulary,
+                                 [=](std::int64_t v) { return A(fast_exp(in[v] - largest)); });
         Kokkos::single(Kokkos::PerTeam(team), [&] {
           const std::int64_t label = place_in_part(labels(t), first, vocabulary);
-          result(t, kLargest) = row.largest;
-          result(t, kSum) = row.sum;
-          result(t, kTarget) = label < 0 ? A(0) : z(t, label);
+          result(t, kLargest) = largest;
+          result(t, kSum) = sum;
+          result(t, kTarget) = label < 0 ? A(0) : in[label];
+        });
+      });
+}
+
+/// The same, and the terms of the sum.
+template <typename X>
+void terms_kernel(const ExecSpace& exec, View2<const Accum<X>> z, View1<const int> labels,
+                  std::int64_t first, View2<Accum<X>> result, View2<X> terms) {
+  using A = Accum<X>;
+  const std::int64_t vocabulary = z.extent_int(1);
+  Kokkos::parallel_for(
+      "konclave::ops::cross_entropy_terms", row_policy(exec, z.extent_int(0)),
+      KOKKOS_LAMBDA(const RowMember& team) {
+        const int t = team.league_rank();
+        const A* in = &z(t, 0);
+        X* out = &terms(t, 0);
+        const std::int64_t label = place_in_part(labels(t), first, vocabulary);
+        const A target = label < 0 ? A(0) : in[label];
+        const A largest =
+            row_max<A>(team, vocabulary, in[0], [=](std::int64_t v) { return in[v]; });
+        team.team_barrier();
+        const A sum = row_tiles_sum<A>(team, vocabulary, [=](auto tile, std::int64_t v, A* part) {
+          constexpr int kCount = decltype(tile)::value;
+          A term[kCount];
+          for (int i = 0; i < kCount; ++i) term[i] = A(fast_exp(in[v + i] - largest));
+          for (int i = 0; i < kCount; ++i) part[i] += term[i];
+          for (int i = 0; i < kCount; ++i) out[v + i] = X(term[i]);
+        });
+        Kokkos::single(Kokkos::PerTeam(team), [&] {
+          result(t, kLargest) = largest;
+          result(t, kSum) = sum;
+          result(t, kTarget) = target;
         });
       });
 }
@@ -108,37 +78,53 @@ void merge_kernel(const ExecSpace& exec, View2<const A> parts, View1<const int> 
   Kokkos::parallel_for(
       "konclave::ops::merge_cross_entropy", Range(exec, 0, rows),
       KOKKOS_LAMBDA(const std::int64_t t) {
-        RowStatistics<A> row{parts(t, kLargest), 0};
-        A target = 0;
+        A largest = parts(t, kLargest), sum = 0, target = 0;
         for (std::int64_t r = 1; r < ranks; ++r) {
-          const A largest = parts(r * rows + t, kLargest);
-          row.largest = largest > row.largest ? largest : row.largest;
+          const A other = parts(r * rows + t, kLargest);
+          largest = other > largest ? other : largest;
         }
         for (std::int64_t r = 0; r < ranks; ++r) {
           const std::int64_t part = r * rows + t;
-          row.sum += parts(part, kSum) * A(fast_exp(parts(part, kLargest) - row.largest));
+          sum += parts(part, kSum) * A(fast_exp(parts(part, kLargest) - largest));
           target += parts(part, kTarget);
         }
-        whole(t, kLargest) = row.largest;
-        whole(t, kSum) = row.sum;
+        whole(t, kLargest) = largest;
+        whole(t, kSum) = sum;
         whole(t, kTarget) = target;
-        loss(t) = labels(t) < 0 ? 0.0 : loss_of<A>(row, target);
+        loss(t) = labels(t) < 0
+                      ? 0.0
+                      : static_cast<double>(math::log(sum)) + static_cast<double>(largest - target);
       });
 }
 
 template <typename X>
-void part_gradient_kernel(const ExecSpace& exec, View2<const Accum<X>> z,
-                          View2<const Accum<X>> whole, View1<const int> labels, std::int64_t first,
-                          Accum<X> scale, View2<X> dz) {
+void gradient_kernel(const ExecSpace& exec, View2<const X> terms, View2<const Accum<X>> part,
+                     View2<const Accum<X>> whole, View1<const int> labels, std::int64_t first,
+                     Accum<X> scale, View2<X> dz) {
   using A = Accum<X>;
-  const std::int64_t vocabulary = z.extent_int(1);
+  const std::int64_t vocabulary = terms.extent_int(1);
   Kokkos::parallel_for(
-      "konclave::ops::cross_entropy_part_gradient", row_policy(exec, z.extent_int(0)),
+      "konclave::ops::cross_entropy_gradient", row_policy(exec, terms.extent_int(0)),
       KOKKOS_LAMBDA(const RowMember& team) {
         const int t = team.league_rank(), label = labels(t);
-        write_gradient(team, &z(t, 0), vocabulary, whole(t, kLargest),
-                       label < 0 ? A(0) : scale / whole(t, kSum), scale,
-                       place_in_part(label, first, vocabulary), &dz(t, 0));
+        const X* in = &terms(t, 0);
+        X* out = &dz(t, 0);
+        const A largest = whole(t, kLargest);
+        const A share = label < 0 ? A(0) : scale / whole(t, kSum);
+        const A factor = share * A(fast_exp(part(t, kLargest) - largest));
+        row_tiles(team, vocabulary, [=](auto tile, std::int64_t v) {
+          constexpr int kCount = decltype(tile)::value;
+          A value[kCount];
+          for (int i = 0; i < kCount; ++i) value[i] = factor * A(in[v + i]);
+          for (int i = 0; i < kCount; ++i) out[v + i] = X(value[i]);
+        });
+        team.team_barrier();
+        Kokkos::single(Kokkos::PerTeam(team), [&] {
+          const std::int64_t place = place_in_part(label, first, vocabulary);
+          if (place < 0) return;
+          // Not of the terms, which may be rounded: the two may nearly be equal.
+          out[place] = X(share * A(fast_exp(whole(t, kTarget) - largest)) - scale);
+        });
       });
 }
 
@@ -147,31 +133,6 @@ bool is_statistics(const AnyIn& view, const AnyIn& z) {
 }
 
 }  // namespace
-
-void cross_entropy(const ExecSpace& exec, const AnyIn& z, const View1<const int>& labels,
-                   const View1<double>& loss) {
-  require(labels.size() == loss.size() && static_cast<std::int64_t>(loss.size()) == z.extent(0),
-          "cross_entropy: want z (T,V), labels (T), loss (T)");
-  if (z.empty()) return;
-  if (z.type() == DType::fp64) {
-    loss_kernel<double>(exec, z.as2<double>(), labels, loss);
-  } else {
-    loss_kernel<float>(exec, z.as2<float>(), labels, loss);
-  }
-}
-
-void cross_entropy_gradient(const ExecSpace& exec, const AnyIn& z, const View1<const int>& labels,
-                            double scale, const View1<double>& loss, const AnyView& dz) {
-  require(labels.size() == loss.size() && static_cast<std::int64_t>(loss.size()) == z.extent(0) &&
-              same_shape(z, dz),
-          "cross_entropy_gradient: want z, dz (T,V), labels (T), loss (T)");
-  if (z.empty()) return;
-  dispatch(dz.type(), [&](auto tag) {
-    using X = typename decltype(tag)::type;
-    gradient_kernel<X>(exec, z.as2<Accum<X>>(), labels, static_cast<Accum<X>>(scale), loss,
-                       dz.as2<X>());
-  });
-}
 
 void cross_entropy_statistics(const ExecSpace& exec, const AnyIn& z, const View1<const int>& labels,
                               std::int64_t first, const AnyView& statistics) {
@@ -183,6 +144,19 @@ void cross_entropy_statistics(const ExecSpace& exec, const AnyIn& z, const View1
   } else {
     statistics_kernel<float>(exec, z.as2<float>(), labels, first, statistics.as2<float>());
   }
+}
+
+void cross_entropy_terms(const ExecSpace& exec, const AnyIn& z, const View1<const int>& labels,
+                         std::int64_t first, const AnyView& statistics, const AnyView& terms) {
+  require(static_cast<std::int64_t>(labels.size()) == z.extent(0) && is_statistics(statistics, z) &&
+              same_shape(z, terms),
+          "cross_entropy_terms: want z, terms (T,V), labels (T), statistics (T,3)");
+  if (z.empty()) return;
+  dispatch(terms.type(), [&](auto tag) {
+    using X = typename decltype(tag)::type;
+    terms_kernel<X>(exec, z.as2<Accum<X>>(), labels, first, statistics.as2<Accum<X>>(),
+                    terms.as2<X>());
+  });
 }
 
 void merge_cross_entropy(const ExecSpace& exec, const AnyIn& parts, const View1<const int>& labels,
@@ -200,17 +174,18 @@ void merge_cross_entropy(const ExecSpace& exec, const AnyIn& parts, const View1<
   }
 }
 
-void cross_entropy_part_gradient(const ExecSpace& exec, const AnyIn& z, const AnyIn& whole,
-                                 const View1<const int>& labels, std::int64_t first, double scale,
-                                 const AnyView& dz) {
-  require(static_cast<std::int64_t>(labels.size()) == z.extent(0) && is_statistics(whole, z) &&
-              same_shape(z, dz),
-          "cross_entropy_part_gradient: want z, dz (T,V), whole (T,3), labels (T)");
-  if (z.empty()) return;
+void cross_entropy_gradient(const ExecSpace& exec, const AnyIn& terms, const AnyIn& statistics,
+                            const AnyIn& whole, const View1<const int>& labels, std::int64_t first,
+                            double scale, const AnyView& dz) {
+  require(static_cast<std::int64_t>(labels.size()) == terms.extent(0) &&
+              is_statistics(statistics, terms) && is_statistics(whole, terms) &&
+              same_shape(terms, dz),
+          "cross_entropy_gradient: want terms, dz (T,V), statistics, whole (T,3), labels (T)");
+  if (terms.empty()) return;
   dispatch(dz.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
-    part_gradient_kernel<X>(exec, z.as2<Accum<X>>(), whole.as2<Accum<X>>(), labels, first,
-                            static_cast<Accum<X>>(scale), dz.as2<X>());
+    gradient_kernel<X>(exec, terms.as2<X>(), statistics.as2<Accum<X>>(), whole.as2<Accum<X>>(),
+                       labels, first, static_cast<Accum<X>>(scale), dz.as2<X>());
   });
 }
 

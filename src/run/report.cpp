@@ -51,8 +51,7 @@ std::vector<std::string> describe_backends(const std::vector<BackendChoice>& cho
   return lines;
 }
 
-std::vector<std::string> describe_summary(const RunSummary& summary,
-                                          const std::array<std::int64_t, kMemoryClasses>& peaks) {
+std::vector<std::string> describe_summary(const RunSummary& summary) {
   std::vector<std::string> lines;
   const auto row = [&](const std::string& name, const std::string& value) {
     lines.push_back(fmt::format("  {:<22}{}", name, value));
@@ -73,7 +72,14 @@ std::vector<std::string> describe_summary(const RunSummary& summary,
   for (int use = 0; use < kMemoryClasses; ++use) {
     const auto kind = static_cast<MemoryClass>(use);
     row("memory: " + std::string(name_of(kind)),
-        format_bytes(peaks[static_cast<std::size_t>(use)]));
+        format_bytes(summary.memory.classes[static_cast<std::size_t>(use)]));
+  }
+  row("memory: together", format_bytes(summary.memory.account));
+  if (summary.memory.process > 0) {
+    row("memory: process",
+        fmt::format("{} at its peak ({:.2f} of the account)", format_bytes(summary.memory.process),
+                    static_cast<double>(summary.memory.process) /
+                        static_cast<double>(summary.memory.account)));
   }
   const auto traffic = describe_traffic(summary.traffic, summary.traffic);
   if (!traffic.empty()) lines.emplace_back("  communication per step, all ranks together");

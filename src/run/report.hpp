@@ -18,16 +18,22 @@ std::vector<std::string> describe_model(const ModelDefinition& definition);
 /// Which backend runs each operation, how, and why the better ones do not.
 std::vector<std::string> describe_backends(const std::vector<BackendChoice>& choices);
 
+/// Peaks in bytes, each of the rank that has most.
+struct MemoryPeaks {
+  std::array<std::int64_t, kMemoryClasses> classes{};
+  std::int64_t account = 0;  ///< of all classes together
+  std::int64_t process = 0;  ///< as the operating system counts it; 0: of no concern
+};
+
 struct RunSummary {
   std::int64_t steps = 0, steps_now = 0, tokens = 0;
   double seconds = 0, loss = 0;
   double validation_loss = -1;  ///< below 0: none
   double unigram_entropy = 0;   ///< of the held-out text; 0: none
   GroupBytes traffic{};         ///< of a step on the average, all ranks together
+  MemoryPeaks memory;
 };
-/// `peaks`: bytes of each memory class, of the rank that has most.
-std::vector<std::string> describe_summary(const RunSummary& summary,
-                                          const std::array<std::int64_t, kMemoryClasses>& peaks);
+std::vector<std::string> describe_summary(const RunSummary& summary);
 
 /// This rank's parameters whose values or gradients have a NaN or an infinity, in the model's
 /// order.

@@ -11,8 +11,8 @@
 #include "run/evaluation.hpp"
 #include "run/hardware.hpp"
 #include "run/model_source.hpp"
+#include "run/process_memory.hpp"
 #include "run/provenance.hpp"
-#include "run/report.hpp"
 
 #include <algorithm>
 #include <array>
@@ -307,6 +307,21 @@ void TrainingRun::show_sample() {
   log_.info("sample: {}{}", deck_.log.sample_prompt, tokenizer->decode(made));
 }
 
+MemoryPeaks TrainingRun::memory_peaks() const {
+  std::array<std::int64_t, kMemoryClasses + 2> peaks{};
+  for (int use = 0; use < kMemoryClasses; ++use) {
+    peaks[static_cast<std::size_t>(use)] = runner_.memory().peak(static_cast<MemoryClass>(use));
+  }
+  peaks[kMemoryClasses] = runner_.memory().peak_total();
+  if (kHostAccessible) peaks[kMemoryClasses + 1] = process_memory().peak;
+  groups_.world->max(std::span<std::int64_t>(peaks));
+  MemoryPeaks result;
+  std::copy_n(peaks.begin(), kMemoryClasses, result.classes.begin());
+  result.account = peaks[kMemoryClasses];
+  result.process = peaks[kMemoryClasses + 1];
+  return result;
+}
+
 void TrainingRun::finish() {
   if (first_step_ == deck_.run.steps) {
     log_.info("the run is complete at step {}; nothing is left to do", state_.step);
@@ -320,17 +335,13 @@ void TrainingRun::finish() {
   summary.loss = last_loss_;
   summary.validation_loss = validation_loss_;
   summary.unigram_entropy = corpus_.unigram_entropy;
-  std::array<std::int64_t, kMemoryClasses> peaks{};
-  for (std::size_t use = 0; use < peaks.size(); ++use) {
-    peaks[use] = runner_.memory().peak(static_cast<MemoryClass>(use));
-  }
-  groups_.world->max(std::span<std::int64_t>(peaks));
+  summary.memory = memory_peaks();
   if (summary.steps_now > 0) {
     summary.traffic = received_;
     groups_.world->sum(std::span<std::int64_t>(summary.traffic));
     for (std::int64_t& bytes : summary.traffic) bytes /= summary.steps_now;
   }
-  for (const std::string& line : describe_summary(summary, peaks)) log_.info("{}", line);
+  for (const std::string& line : describe_summary(summary)) log_.info("{}", line);
   show_sample();
   if (speaks()) log_.info("run folder: {}", folder_->path().string());
 }

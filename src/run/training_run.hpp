@@ -5,6 +5,7 @@
 #include "deck/deck.hpp"
 #include "model/expected_traffic.hpp"
 #include "run/progress.hpp"
+#include "run/report.hpp"
 #include "run/run_folder.hpp"
 #include "run/saved_run.hpp"
 #include "run/signals.hpp"
@@ -66,6 +67,7 @@ class TrainingRun {
   bool out_of_time() const;
   double seconds_running() const;
 
+  MemoryPeaks memory_peaks() const;
   void finish();
   void show_sample();
   /// A step whose loss or gradient was no number: false when the budget for them is used up.

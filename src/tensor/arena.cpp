@@ -7,7 +7,10 @@ namespace konclave {
 
 namespace {
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kSmallestBlock = std::size_t{1} << 20;
+constexpr std::size_t kSmallestBlock = std::size_t{1} << 18;
+
+/// With some room: what is needed varies from one time to the next.
+std::size_t with_room(std::size_t bytes) { return bytes + bytes / 16; }
 }  // namespace
 
 std::string_view name_of(MemoryClass use) {
@@ -27,11 +30,12 @@ void MemoryAccount::add(MemoryClass use, std::int64_t bytes) {
 Arena::Arena(MemoryAccount& account, MemoryClass use, std::string label)
     : account_(account), use_(use), label_(std::move(label)) {}
 
-Arena::~Arena() { release(); }
+Arena::~Arena() { release(0); }
 
-void Arena::release() {
-  for (const Block& block : blocks_) account_.add(use_, -static_cast<std::int64_t>(block.size()));
-  blocks_.clear();
+void Arena::release(std::size_t kept) {
+  for (; blocks_.size() > kept; blocks_.pop_back()) {
+    account_.add(use_, -static_cast<std::int64_t>(blocks_.back().size()));
+  }
 }
 
 AnyView Arena::make(DType type, std::int64_t rows) {
@@ -52,13 +56,15 @@ void Arena::rewind(Mark mark) {
   block_ = mark.block;
   used_ = mark.used;
   total_ = mark.total;
-  if (total_ > 0 || blocks_.size() < 2) return;
-  release();
-  // With some room: what is needed varies from one time to the next.
-  add_block(most_ + most_ / 8);
+  const std::size_t kept = total_ > 0 ? block_ + 1 : 0;
+  if (blocks_.size() < kept + 2) return;
+  release(kept);
+  add_block(with_room(most_ - total_));
 }
 
 void Arena::add_block(std::size_t bytes) {
+  // Left untouched: the threads that write first decide where pages are, and what is never needed
+  // takes no memory of a host.
   blocks_.emplace_back(Kokkos::view_alloc(Kokkos::WithoutInitializing, label_), bytes);
   account_.add(use_, static_cast<std::int64_t>(bytes));
 }
@@ -70,9 +76,7 @@ void* Arena::take(std::size_t bytes) {
     used_ = 0;
   }
   if (block_ == blocks_.size()) {
-    // Blocks grow with what is there already, so that their number stays small.
-    const std::size_t last = blocks_.empty() ? 0 : blocks_.back().size();
-    add_block(std::max({bytes, kSmallestBlock, last}));
+    add_block(std::max(bytes, kSmallestBlock));
     used_ = 0;
   }
   void* const data = blocks_[block_].data() + used_;

@@ -31,9 +31,10 @@ class MemoryAccount {
 
 /// Hands out views from a few large allocations and takes them all back at once: a slot for one
 /// micro-batch in flight, the parameters of a model, the scratch memory of a step. Memory stays
-/// with the arena until it is destroyed, so a second micro-batch allocates nothing. Requests that
-/// don't fit add a block; once all is taken back, one block of the size that was needed replaces
-/// them, so that sizes that vary, as those of routed rows do, leave no gaps behind.
+/// with the arena until it is destroyed, so a second micro-batch allocates nothing. A request that
+/// doesn't fit adds a block of its size; small ones share a block. Once two or more are taken back,
+/// one block of the size that was needed replaces them: sizes that vary, as those of routed rows
+/// do, leave no gaps behind, and an arena holds little more than was ever in use at a time.
 class Arena {
  public:
   /// A place in the arena; rewinding to it frees what was made since.
@@ -63,7 +64,8 @@ class Arena {
 
   void* take(std::size_t bytes);
   void add_block(std::size_t bytes);
-  void release();
+  /// Frees all blocks but the first `kept`.
+  void release(std::size_t kept);
 
   MemoryAccount& account_;
   MemoryClass use_;

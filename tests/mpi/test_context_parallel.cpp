@@ -275,14 +275,16 @@ TEST_P(ContextParallel, BytesAreThoseOfTheFormulas) {
 INSTANTIATE_TEST_SUITE_P(Ways, ContextParallel, testing::ValuesIn(kWays),
                          [](const auto& way) { return std::string(way.param); });
 
-/// Scratch memory that is counted to the byte: it starts with a view of one smallest block, so that
-/// it is never taken back as a whole, and then has a block for each view that is as large.
+/// Scratch memory that is counted to the byte: it starts with a view that is never taken back, and
+/// then has a block of its own for each view that is as large.
 struct CountedScratch {
   static constexpr std::int64_t kBlock = std::int64_t{1} << 20;
 
   CountedScratch() { arena.make(DType::fp64, kBlock / 8); }
-  /// At most in use at once, in blocks.
-  std::int64_t blocks() const { return account.peak(MemoryClass::buffers) / kBlock - 1; }
+  /// At most in use at once beside the first view, in blocks; what is smaller counts as one.
+  std::int64_t blocks() const {
+    return (account.peak(MemoryClass::buffers) + kBlock - 1) / kBlock - 1;
+  }
 
   MemoryAccount account;
   Arena arena{account, MemoryClass::buffers, "scratch"};

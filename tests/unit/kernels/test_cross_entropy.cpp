@@ -42,89 +42,20 @@ std::vector<int> make_labels(int rows, int vocabulary) {
   return labels;
 }
 
+/// The functions as blocks of the vocabulary and ranks use them.
 class CrossEntropy : public KernelTest {
  protected:
-  /// Loss and gradient of both functions, for every type that dz may have, against plain loops.
-  void expect_all(const AnyView& z, const std::vector<int>& label, double scale) {
-    const Results expected = plain(read(z), label, scale);
-    const View1<const int> labels = tensors_.integers(label);
-    const auto expect_loss = [&](const View1<double>& loss, const std::string& what) {
-      EXPECT_TRUE(close(to_host(exec_, loss), expected.loss, tolerance(z.type()), 1)) << what;
-    };
-    const View1<double> loss = doubles(z.extent(0));
-    ops::cross_entropy(exec_, z, labels, loss);
-    expect_loss(loss, "loss alone");
-    for (const DType type : kTypes) {
-      if (accum_type(type) != z.type()) continue;
-      const bool in_place = type == z.type();
-      const View1<double> again = doubles(z.extent(0));
-      const AnyView dz = tensors_.poisoned(type, z.extent(0), z.extent(1));
-      ops::cross_entropy_gradient(exec_, z, labels, scale, again, dz);
-      expect_loss(again, "loss with gradient");
-      expect_close(dz, expected.dz.values, tolerance(type), "dz", /*typical=*/scale);
-      if (!in_place) continue;
-      const AnyView on_z = tensors_.copy(z);
-      const View1<double> third = doubles(z.extent(0));
-      ops::cross_entropy_gradient(exec_, on_z, labels, scale, third, on_z);
-      expect_loss(third, "loss when dz is z");
-      expect_close(on_z, expected.dz.values, tolerance(type), "dz is z", scale);
-    }
-  }
-};
-
-TEST_F(CrossEntropy, AgreesWithPlainLoop) {
-  for (const DType type : kAccumTypes) {
-    for (const auto& [rows, vocabulary] : kExtents) {
-      SCOPED_TRACE(testing::Message()
-                   << name_of(type) << " (" << rows << ", " << vocabulary << ")");
-      tensors_ = Tensors(exec_);
-      expect_all(tensors_.random("z", type, rows, vocabulary), make_labels(rows, vocabulary), 0.37);
-    }
-  }
-}
-
-TEST_F(CrossEntropy, LargeLogitsStayExact) {
-  for (const DType type : kAccumTypes) {
-    const AnyView z = tensors_.values(
-        type, {1e4, -1e4, 0, 1e4, -1e4, -1e4, -1e4, -1e4, 1e4, 1e4, 1e4, 1e4, -1e4, 0, 1, 2}, 4, 4);
-    expect_all(z, {1, 3, 0, 0}, 1);
-    const View1<double> loss = doubles(4);
-    ops::cross_entropy(exec_, z, tensors_.integers({1, 3, 0, 0}), loss);
-    const std::vector<double> expected{2e4 + std::log(2.0), std::log(4.0), std::log(4.0),
-                                       1e4 + 2 + std::log(1 + std::exp(-1.0) + std::exp(-2.0))};
-    EXPECT_TRUE(close(to_host(exec_, loss), expected, tolerance(type)));
-  }
-}
-
-TEST_F(CrossEntropy, ANaNReachesTheLossOfItsRowAlone) {
-  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-  for (const DType type : kAccumTypes) {
-    for (const int place : {0, 3, 34}) {
-      std::vector<double> values(70, 0.5);
-      values[static_cast<std::size_t>(place)] = kNaN;
-      const View1<double> loss = doubles(2);
-      const AnyView z = tensors_.values(type, values, 2, 35);
-      ops::cross_entropy(exec_, z, tensors_.integers({1, 1}), loss);
-      EXPECT_TRUE(std::isnan(to_host(exec_, loss)[0])) << place;
-      EXPECT_NEAR(to_host(exec_, loss)[1], std::log(35.0), 1e-6);
-    }
-  }
-}
-
-/// The functions for parts of the vocabulary, as ranks use them, on one rank.
-class CrossEntropyOfParts : public CrossEntropy {
- protected:
-  /// A rank's logits, columns first .. first + part.extent(1) - 1 of the whole.
+  /// A part's logits, columns first .. first + z.extent(1) - 1 of the whole.
   struct Part {
     std::int64_t first;
-    AnyView z, dz;
+    AnyView z, terms;
   };
 
-  std::vector<Part> cut(const AnyView& z, int ranks) {
+  std::vector<Part> cut(const AnyView& z, int count) {
     const Matrix whole = read(z);
     std::vector<Part> parts;
-    for (int r = 0; r < ranks; ++r) {
-      const std::int64_t first = r * whole.columns / ranks, end = (r + 1) * whole.columns / ranks;
+    for (int p = 0; p < count; ++p) {
+      const std::int64_t first = p * whole.columns / count, end = (p + 1) * whole.columns / count;
       std::vector<double> values;
       for (std::int64_t t = 0; t < whole.rows; ++t) {
         for (std::int64_t v = first; v < end; ++v) values.push_back(whole(t, v));
@@ -133,91 +64,131 @@ class CrossEntropyOfParts : public CrossEntropy {
     }
     return parts;
   }
-  /// The statistics of the whole; the loss is overwritten.
-  AnyView merge(const std::vector<Part>& parts, const View1<const int>& labels,
-                const View1<double>& loss) {
-    const DType type = parts[0].z.type();
-    const auto rows = static_cast<std::int64_t>(labels.size());
-    const AnyView all = tensors_.poisoned(type, rows * static_cast<std::int64_t>(parts.size()), 3);
-    for (std::size_t r = 0; r < parts.size(); ++r) {
-      ops::cross_entropy_statistics(exec_, parts[r].z, labels, parts[r].first,
-                                    all.slice(static_cast<std::int64_t>(r) * rows, rows));
+  /// Statistics of all parts and of the whole.
+  struct Statistics {
+    AnyView parts, whole;
+    AnyView part(std::size_t p) const {
+      const std::int64_t rows = whole.extent(0);
+      return parts.slice(static_cast<std::int64_t>(p) * rows, rows);
     }
-    const AnyView whole = tensors_.poisoned(type, rows, 3);
-    ops::merge_cross_entropy(exec_, all, labels, whole, loss);
-    return whole;
+  };
+  Statistics make_statistics(const std::vector<Part>& parts) {
+    const std::int64_t rows = parts[0].z.extent(0);
+    const auto count = static_cast<std::int64_t>(parts.size());
+    const DType type = parts[0].z.type();
+    return {tensors_.poisoned(type, rows * count, 3), tensors_.poisoned(type, rows, 3)};
+  }
+  /// The loss alone; it is overwritten.
+  Statistics merge(const std::vector<Part>& parts, const View1<const int>& labels,
+                   const View1<double>& loss) {
+    const Statistics statistics = make_statistics(parts);
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      ops::cross_entropy_statistics(exec_, parts[p].z, labels, parts[p].first, statistics.part(p));
+    }
+    ops::merge_cross_entropy(exec_, statistics.parts, labels, statistics.whole, loss);
+    return statistics;
+  }
+  /// Loss and, in place of the terms, gradient; in place of z as well where types allow.
+  void differentiate(std::vector<Part>& parts, DType type, bool in_place,
+                     const View1<const int>& labels, double scale, const View1<double>& loss) {
+    const Statistics statistics = make_statistics(parts);
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      Part& part = parts[p];
+      part.terms = in_place ? part.z : tensors_.poisoned(type, part.z.extent(0), part.z.extent(1));
+      ops::cross_entropy_terms(exec_, part.z, labels, part.first, statistics.part(p), part.terms);
+    }
+    ops::merge_cross_entropy(exec_, statistics.parts, labels, statistics.whole, loss);
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      ops::cross_entropy_gradient(exec_, parts[p].terms, statistics.part(p), statistics.whole,
+                                  labels, parts[p].first, scale, parts[p].terms);
+    }
   }
   /// dz of all parts side by side.
   std::vector<double> joined(const std::vector<Part>& parts, const Results& like) const {
     Matrix all = like.dz;
     for (const Part& part : parts) {
-      const Matrix dz = read(part.dz);
+      const Matrix dz = read(part.terms);
       for (std::int64_t t = 0; t < dz.rows; ++t) {
         for (std::int64_t v = 0; v < dz.columns; ++v) all(t, part.first + v) = dz(t, v);
       }
     }
     return all.values;
   }
-  void expect_parts(const AnyView& z, const std::vector<int>& label, double scale, int ranks) {
+  /// Loss and gradient, for every type that dz may have, against plain loops.
+  void expect_parts(const AnyView& z, const std::vector<int>& label, double scale, int count) {
     const Results expected = plain(read(z), label, scale);
     const View1<const int> labels = tensors_.integers(label);
-    const View1<double> loss = doubles(z.extent(0));
-    std::vector<Part> parts = cut(z, ranks);
-    const AnyView whole = merge(parts, labels, loss);
-    EXPECT_TRUE(close(to_host(exec_, loss), expected.loss, tolerance(z.type()), 1)) << "loss";
+    const View1<double> alone = doubles(z.extent(0));
+    merge(cut(z, count), labels, alone);
+    EXPECT_TRUE(close(to_host(exec_, alone), expected.loss, tolerance(z.type()), 1)) << "loss";
     for (const DType type : kTypes) {
       if (accum_type(type) != z.type()) continue;
       for (const bool in_place : {false, true}) {
         if (in_place && type != z.type()) continue;
-        for (Part& part : parts) {
-          part.dz = in_place ? part.z : tensors_.poisoned(type, part.z.extent(0), part.z.extent(1));
-          ops::cross_entropy_part_gradient(exec_, part.z, whole, labels, part.first, scale,
-                                           part.dz);
-        }
+        SCOPED_TRACE(testing::Message() << "dz in " << name_of(type) << ", in place " << in_place);
+        std::vector<Part> parts = cut(z, count);
+        const View1<double> loss = doubles(z.extent(0));
+        differentiate(parts, type, in_place, labels, scale, loss);
+        EXPECT_EQ(to_host(exec_, loss), to_host(exec_, alone)) << "loss beside the gradient";
         EXPECT_TRUE(close(joined(parts, expected), expected.dz.values, tolerance(type),
-                          /*typical=*/scale))
-            << "dz, in place " << in_place;
+                          /*typical=*/scale));
       }
     }
   }
 };
 
-TEST_F(CrossEntropyOfParts, AgreesWithPlainLoop) {
+TEST_F(CrossEntropy, AgreesWithPlainLoop) {
   for (const DType type : kAccumTypes) {
     for (const auto& [rows, vocabulary] : kExtents) {
-      for (int ranks = 1; ranks <= std::min(4, vocabulary); ++ranks) {
+      for (int count = 1; count <= std::min(4, vocabulary); ++count) {
         SCOPED_TRACE(testing::Message() << name_of(type) << " (" << rows << ", " << vocabulary
-                                        << ") of " << ranks << " ranks");
+                                        << ") in " << count << " parts");
         tensors_ = Tensors(exec_);
         expect_parts(tensors_.random("z", type, rows, vocabulary), make_labels(rows, vocabulary),
-                     0.37, ranks);
+                     0.37, count);
       }
     }
   }
 }
 
-TEST_F(CrossEntropyOfParts, LargeLogitsStayExact) {
+TEST_F(CrossEntropy, LargeLogitsStayExact) {
   for (const DType type : kAccumTypes) {
-    for (const int ranks : {1, 2, 3, 4}) {
-      expect_parts(
-          tensors_.values(
-              type, {1e4, -1e4, 0, 1e4, -1e4, -1e4, -1e4, -1e4, 1e4, 1e4, 1e4, 1e4, -1e4, 0, 1, 2},
-              4, 4),
-          {1, 3, 0, 0}, 1, ranks);
-    }
+    const AnyView z = tensors_.values(
+        type, {1e4, -1e4, 0, 1e4, -1e4, -1e4, -1e4, -1e4, 1e4, 1e4, 1e4, 1e4, -1e4, 0, 1, 2}, 4, 4);
+    for (const int count : {1, 2, 3, 4}) expect_parts(z, {1, 3, 0, 0}, 1, count);
+    const View1<double> loss = doubles(4);
+    merge(cut(z, 1), tensors_.integers({1, 3, 0, 0}), loss);
+    const std::vector<double> expected{2e4 + std::log(2.0), std::log(4.0), std::log(4.0),
+                                       1e4 + 2 + std::log(1 + std::exp(-1.0) + std::exp(-2.0))};
+    EXPECT_TRUE(close(to_host(exec_, loss), expected, tolerance(type)));
   }
 }
 
-TEST_F(CrossEntropyOfParts, ANaNReachesTheLossOfItsRowAlone) {
+TEST_F(CrossEntropy, RoundedTermsKeepTheGradientAsExactAsItsType) {
+  // Logits of this size would be off by a tenth of the probabilities if they were rounded.
+  constexpr int kVocabulary = 64;
+  std::vector<double> values;
+  for (int v = 0; v < kVocabulary; ++v) values.push_back(60 + 0.11 * (v * 37 % kVocabulary));
+  const AnyView z = tensors_.values(DType::fp32, values, 1, kVocabulary);
+  const Results expected = plain(read(z), {5}, 1);
+  std::vector<Part> parts = cut(z, 2);
+  differentiate(parts, DType::bf16, /*in_place=*/false, tensors_.integers({5}), 1, doubles(1));
+  const std::vector<double> actual = joined(parts, expected);
+  for (std::size_t v = 0; v < actual.size(); ++v) {
+    EXPECT_NEAR(actual[v], expected.dz.values[v], 0.008 * std::abs(expected.dz.values[v])) << v;
+  }
+}
+
+TEST_F(CrossEntropy, ANaNReachesTheLossOfItsRowAlone) {
   constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
   for (const DType type : kAccumTypes) {
-    for (const int ranks : {2, 5}) {
+    for (const int count : {1, 2, 5}) {
       for (int place = 0; place < 5; ++place) {
         std::vector<double> values(10, 0.5);
         values[static_cast<std::size_t>(place)] = kNaN;
         const View1<double> loss = doubles(2);
-        merge(cut(tensors_.values(type, values, 2, 5), ranks), tensors_.integers({1, 1}), loss);
-        EXPECT_TRUE(std::isnan(to_host(exec_, loss)[0])) << place << " of " << ranks;
+        merge(cut(tensors_.values(type, values, 2, 5), count), tensors_.integers({1, 1}), loss);
+        EXPECT_TRUE(std::isnan(to_host(exec_, loss)[0])) << place << " in " << count;
         EXPECT_NEAR(to_host(exec_, loss)[1], std::log(5.0), 1e-6);
       }
     }
@@ -227,15 +198,15 @@ TEST_F(CrossEntropyOfParts, ANaNReachesTheLossOfItsRowAlone) {
 TEST_F(CrossEntropy, GradientIsThatOfTheLoss) {
   constexpr double kScale = 0.3;
   const AnyView z = tensors_.random("z", DType::fp64, 4, 5);
-  const AnyView dz = tensors_.poisoned(DType::fp64, 4, 5);
   const View1<const int> labels = tensors_.integers({2, -1, 0, 4});
   const View1<double> loss = doubles(4);
-  ops::cross_entropy_gradient(exec_, z, labels, kScale, loss, dz);
+  std::vector<Part> whole{{0, z, {}}};
+  differentiate(whole, DType::fp64, /*in_place=*/false, labels, kScale, loss);
   const auto objective = [&] {
-    ops::cross_entropy(exec_, z, labels, loss);
+    merge({{0, z, {}}}, labels, loss);
     return kScale * dot(to_host(exec_, loss), {1, 1, 1, 1});
   };
-  expect_gradient(dz, z, objective, "dz");
+  expect_gradient(whole[0].terms, z, objective, "dz");
 }
 
 }  // namespace

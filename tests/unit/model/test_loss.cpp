@@ -10,11 +10,13 @@ namespace {
 constexpr double kScale = 0.25;
 
 /// Rows, hidden size and vocabulary. The first is cut into blocks of 1024 rows, the second, by its
-/// vocabulary, into blocks of 63.
+/// vocabulary, into blocks of 128 rows, and its vocabulary and the last one into blocks of 1024
+/// columns, the last of them smaller.
 struct Extents {
   int tokens, hidden, vocabulary;
 };
-constexpr Extents kExtents[] = {{2100, 3, 11}, {70, 2, 65'537}, {1, 4, 7}, {0, 4, 7}};
+constexpr Extents kExtents[] = {{2100, 3, 11}, {130, 2, 65'537}, {1, 4, 7},
+                                {0, 4, 7},     {5, 3, 1024},     {9, 3, 2050}};
 
 /// Everything that loss_heads computes.
 struct Results {

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::int64_t kMebi = std::int64_t{1} << 20;
 
-/// A mebibyte of doubles, which fills the smallest block of an arena.
+/// A mebibyte of doubles, which gets a block of its own.
 AnyView make_mebi(Arena& arena) { return arena.make(DType::fp64, kMebi / 8); }
 
 TEST(Arena, MakesViewsOfTheShapeAskedFor) {
@@ -63,7 +63,7 @@ TEST(ArenaScope, FreesWhatWasMadeInIt) {
   EXPECT_EQ(arena.make(DType::fp32, 20).data(), inside);
 }
 
-TEST(Arena, ABlockThatIsTooSmallIsSkippedNotLost) {
+TEST(Arena, ABlockThatIsTooSmallIsSkipped) {
   MemoryAccount account;
   Arena arena(account, MemoryClass::activations, "test");
   const void* const first = arena.make(DType::fp32, 1).data();
@@ -74,28 +74,54 @@ TEST(Arena, ABlockThatIsTooSmallIsSkippedNotLost) {
   const AnyView large = arena.make(DType::fp64, kMebi / 4);  // two mebibytes
 
   EXPECT_EQ(large.bytes(), static_cast<std::size_t>(2 * kMebi));
-  const std::int64_t all = account.current(MemoryClass::activations);
   arena.rewind(start);
   EXPECT_EQ(static_cast<const float*>(arena.make(DType::fp32, 1).data()) -
                 static_cast<const float*>(first),
             16)
       << "behind what is still in use";
-  make_mebi(arena);
-  EXPECT_EQ(account.current(MemoryClass::activations), all) << "all blocks are still there";
+}
+
+TEST(Arena, ARequestThatDoesNotFitAddsNoMoreThanItself) {
+  MemoryAccount account;
+  Arena arena(account, MemoryClass::activations, "test");
+  for (int i = 0; i < 40; ++i) make_mebi(arena);
+  EXPECT_EQ(account.current(MemoryClass::activations), 40 * kMebi);
+  for (int i = 0; i < 100; ++i) arena.make(DType::fp32, 512);  // 200 KiB of small ones together
+  EXPECT_EQ(account.current(MemoryClass::activations), 40 * kMebi + kMebi / 4);
+
+  arena.rewind({});
+  for (int i = 0; i < 44; ++i) make_mebi(arena);
+  const std::int64_t once = 40 * kMebi + 100 * 2048;
+  EXPECT_LE(account.peak(MemoryClass::activations), once * 17 / 16 + 2 * kMebi);
 }
 
 TEST(Arena, BlocksBecomeOneOfTheSizeThatWasNeeded) {
   MemoryAccount account;
   Arena arena(account, MemoryClass::activations, "test");
   const auto make = [&] {
-    for (const int mebis : {3, 2, 3, 2}) arena.make(DType::fp32, mebis * kMebi / 4);
+    for (const int kibis : {300, 200, 300, 200}) arena.make(DType::fp32, kibis * 256);
   };
   make();
-  EXPECT_EQ(account.current(MemoryClass::activations), 12 * kMebi) << "gaps behind the twos";
+  EXPECT_EQ(account.current(MemoryClass::activations), 2 * (300 + 256) * 1024) << "with gaps";
   arena.rewind({});
-  EXPECT_EQ(account.current(MemoryClass::activations), 10 * kMebi * 9 / 8);
+  EXPECT_EQ(account.current(MemoryClass::activations), 1000 * 1024 * 17 / 16);
   make();
-  EXPECT_EQ(account.current(MemoryClass::activations), 10 * kMebi * 9 / 8) << "nothing is added";
+  EXPECT_EQ(account.current(MemoryClass::activations), 1000 * 1024 * 17 / 16) << "nothing is added";
+}
+
+TEST(Arena, BlocksBehindWhatIsInUseBecomeOneToo) {
+  MemoryAccount account;
+  Arena arena(account, MemoryClass::buffers, "test");
+  auto* const kept = static_cast<double*>(make_mebi(arena).data());
+  kept[0] = 1.5;
+  for (int mebis = 1; mebis <= 8; ++mebis) {
+    const ArenaScope scope(arena);
+    make_mebi(arena);
+    arena.make(DType::fp64, mebis * kMebi / 8);
+  }
+  EXPECT_EQ(kept[0], 1.5);
+  EXPECT_EQ(account.current(MemoryClass::buffers), kMebi + 9 * kMebi * 17 / 16);
+  EXPECT_LE(account.peak(MemoryClass::buffers), kMebi + 9 * kMebi * 2);
 }
 
 TEST(MemoryAccount, KeepsPeaksByClassAndOfTheSum) {
