@@ -110,8 +110,7 @@ void SelfAttention::forward(const Context& context, const Rotary& rotary,
   const AnyView raw_k = project_kv(context, k_, inside), v = project_kv(context, v_, inside);
   const AnyView q = normalised(context, q_norm_, heads(), raw_q, saved.q_norm);
   const AnyView k = normalised(context, k_norm_, kv_heads(), raw_k, saved.k_norm);
-  rotary.apply(context, sequences, heads(), /*inverse=*/false, q);
-  rotary.apply(context, sequences, kv_heads(), /*inverse=*/false, k);
+  rotary.apply(context, sequences, /*inverse=*/false, q, k);
 
   saved.o = activation();
   core_->forward(context, sequences, q, k, v, saved.core, saved.o);
@@ -120,11 +119,8 @@ void SelfAttention::forward(const Context& context, const Rotary& rotary,
   tp_.leave(context.exec, context.scratch, partial, y);
 }
 
-void SelfAttention::undo_heads(const Context& context, const Rotary& rotary,
-                               const Sequences& sequences, const std::optional<RmsNorm>& norm,
-                               int heads, const RmsNorm::Saved& saved,
-                               const AnyView& gradient) const {
-  rotary.apply(context, sequences, heads, /*inverse=*/true, gradient);
+void SelfAttention::undo_norm(const Context& context, const std::optional<RmsNorm>& norm, int heads,
+                              const RmsNorm::Saved& saved, const AnyView& gradient) const {
   if (!norm) return;
   const AnyView rows = gradient.reshape(gradient.extent(0) * heads, config_.head_dim);
   norm->backward(context, saved, rows, {}, rows);
@@ -145,8 +141,9 @@ void SelfAttention::backward(const Context& context, const Rotary& rotary,
 
   const AnyView dq = scratch(heads()), dk = scratch(kv_heads()), dv = scratch(kv_heads());
   core_->backward(context, sequences, saved.core, d_o, dq, dk, dv);
-  undo_heads(context, rotary, sequences, q_norm_, heads(), saved.q_norm, dq);
-  undo_heads(context, rotary, sequences, k_norm_, kv_heads(), saved.k_norm, dk);
+  rotary.apply(context, sequences, /*inverse=*/true, dq, dk);
+  undo_norm(context, q_norm_, heads(), saved.q_norm, dq);
+  undo_norm(context, k_norm_, kv_heads(), saved.k_norm, dk);
 
   const AnyIn inside = tp_.enter(context.exec, context.scratch, saved.x);
   const AnyIn dk_made = undo_kv(context, dk), dv_made = undo_kv(context, dv);

@@ -69,10 +69,9 @@ class SelfAttention {
   /// Normalises each head of `raw` (T, heads*D) into a new view; without a norm `raw` itself.
   AnyView normalised(const Context& context, const std::optional<RmsNorm>& norm, int heads,
                      const AnyView& raw, RmsNorm::Saved& saved) const;
-  /// Turns the gradient of the rotated heads into that of the projection's output, in place.
-  void undo_heads(const Context& context, const Rotary& rotary, const Sequences& sequences,
-                  const std::optional<RmsNorm>& norm, int heads, const RmsNorm::Saved& saved,
-                  const AnyView& gradient) const;
+  /// Turns the gradient of what `normalised` made into that of its `raw`, in place.
+  void undo_norm(const Context& context, const std::optional<RmsNorm>& norm, int heads,
+                 const RmsNorm::Saved& saved, const AnyView& gradient) const;
 
   SelfAttentionConfig config_;
   TensorParallel tp_;

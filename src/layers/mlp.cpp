@@ -47,12 +47,11 @@ void Mlp::backward(const Context& context, const Saved& saved, const AnyIn& dy,
                    const AnyView& dx) const {
   const ArenaScope scope(context.scratch);
   const AnyIn dy_inside = tp_.enter(context.exec, context.scratch, dy);
-  const auto scratch = [&] {
-    return context.scratch.make(config_.type, saved.gate.extent(0), saved.gate.extent(1));
-  };
-  const AnyView d_hidden = scratch(), hidden = scratch(), d_gate = scratch(), d_up = scratch();
-  down_.data_gradient(context, dy_inside, /*add=*/false, d_hidden);
-  ops::swiglu_backward(context.exec, saved.gate, saved.up, {}, d_hidden, hidden, d_gate, d_up, {});
+  const AnyView hidden =
+      context.scratch.make(config_.type, saved.gate.extent(0), saved.gate.extent(1));
+  down_.data_gradient(context, dy_inside, /*add=*/false, hidden);
+  const AnyView d_gate = saved.gate, d_up = saved.up;
+  ops::swiglu_backward(context.exec, saved.gate, saved.up, {}, hidden, hidden, d_gate, d_up, {});
   down_.weight_gradient(context, hidden, dy_inside);
   const AnyIn inside = tp_.enter(context.exec, context.scratch, saved.x);
   gate_.weight_gradient(context, inside, d_gate);

@@ -28,7 +28,8 @@ class Mlp {
 
   /// Overwrites y.
   void forward(const Context& context, const AnyIn& x, Saved& saved, const AnyView& y) const;
-  /// Overwrites dx, which may be dy; adds to the parameters' gradients.
+  /// Overwrites dx, which may be dy; adds to the parameters' gradients. Once for each forward: the
+  /// gradients of gate and up take the place of what was saved.
   void backward(const Context& context, const Saved& saved, const AnyIn& dy,
                 const AnyView& dx) const;
 

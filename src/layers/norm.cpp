@@ -18,10 +18,19 @@ void RmsNorm::forward(const Context& context, const AnyIn& x, Saved& saved,
   ops::rms_norm_forward(context.exec, x, weight_.value(), eps_, saved.r, y);
 }
 
+void RmsNorm::forward_sum(const Context& context, const AnyIn& x, const AnyIn& addend, Saved& saved,
+                          const AnyView& sum, const AnyView& y) const {
+  saved = {sum, context.activations.make(accum_type(x.type()), x.extent(0))};
+  ops::add_rms_norm_forward(context.exec, x, addend, weight_.value(), eps_, sum, saved.r, y);
+}
+
 void RmsNorm::backward(const Context& context, const Saved& saved, const AnyIn& dy,
                        const AnyIn& residual, const AnyView& dx) const {
-  ops::rms_norm_backward(context.exec, saved.x, weight_.value(), saved.r, dy, residual,
-                         weight_.grad(), dx);
+  const ArenaScope scope(context.scratch);
+  const AnyView scratch = context.scratch.make(
+      saved.r.type(), ops::rms_norm_scratch(saved.x.extent(0), saved.x.extent(1)));
+  ops::rms_norm_backward(context.exec, saved.x, weight_.value(), saved.r, dy, residual, scratch,
+                         weight_.grad_to_add_to(context.exec), dx);
 }
 
 }  // namespace konclave

@@ -23,6 +23,9 @@ class RmsNorm {
 
   /// Overwrites y, which must not be x: backward reads x. Shapes x, y (T,H).
   void forward(const Context& context, const AnyIn& x, Saved& saved, const AnyView& y) const;
+  /// sum = x + addend and y = the norm of `sum`, which backward reads. sum may be x or addend.
+  void forward_sum(const Context& context, const AnyIn& x, const AnyIn& addend, Saved& saved,
+                   const AnyView& sum, const AnyView& y) const;
   /// dx = residual + J^T dy; an empty residual stands for zero. dx may be dy or residual.
   void backward(const Context& context, const Saved& saved, const AnyIn& dy, const AnyIn& residual,
                 const AnyView& dx) const;

@@ -81,9 +81,9 @@ Rotary::Rotary(const ExecSpace& exec, const RotaryFrequencies& frequencies, int 
   from_doubles(exec, sine, sine_);
 }
 
-void Rotary::apply(const Context& context, const Sequences& sequences, int heads, bool inverse,
-                   const AnyView& x) const {
-  ops::rotate(context.exec, sequences.positions, cosine_, sine_, heads, inverse, x);
+void Rotary::apply(const Context& context, const Sequences& sequences, bool inverse,
+                   const AnyView& q, const AnyView& k) const {
+  ops::rotate(context.exec, sequences.positions, cosine_, sine_, inverse, q, k);
 }
 
 }  // namespace konclave

@@ -26,9 +26,9 @@ class Rotary {
   Rotary(const ExecSpace& exec, const RotaryFrequencies& frequencies, int positions, DType type,
          Arena& arena);
 
-  /// In place on x (T, heads*D); `inverse` for gradients.
-  void apply(const Context& context, const Sequences& sequences, int heads, bool inverse,
-             const AnyView& x) const;
+  /// In place on q and k (T, heads*D), each with its own number of heads; `inverse` for gradients.
+  void apply(const Context& context, const Sequences& sequences, bool inverse, const AnyView& q,
+             const AnyView& k) const;
 
  private:
   AnyView cosine_, sine_;

@@ -74,18 +74,17 @@ AnyView Block::forward(const Context& context, const Rotary& rotary, const Seque
     const TraceSpan span(context.trace, attention_label_, "layer");
     input_norm_.forward(context, x, saved.input_norm, normed);
     attention_.forward(context, rotary, sequences, normed, saved.attention, middle);
-    ops::add(context.exec, x, middle, middle);
   }
 
   const TraceSpan span(context.trace, feed_forward_label_, "layer");
   const AnyView normed_middle = activation(), y = activation();
-  post_norm_.forward(context, middle, saved.post_norm, normed_middle);
+  post_norm_.forward_sum(context, x, middle, saved.post_norm, /*sum=*/middle, normed_middle);
   if (moe_) {
-    moe_->forward(context, step, normed_middle, saved.moe, y);
+    moe_->forward(context, step, normed_middle, /*residual=*/middle, saved.moe, y);
   } else {
     mlp_->forward(context, normed_middle, saved.mlp, y);
+    ops::add(context.exec, middle, y, y);
   }
-  ops::add(context.exec, middle, y, y);
   return y;
 }
 

@@ -76,7 +76,7 @@ void AllGatherDispatch::give_back(const Context& context, std::size_t, const Any
                                   const AnyView& returned) const {
   const ArenaScope scope(context.scratch);
   const AnyView partial = room_for_all(context, rows, sources_.tokens);
-  ops::combine_rows(context.exec, rows, local_.token_offsets, local_.row_of, partial);
+  ops::combine_rows(context.exec, rows, local_.token_offsets, local_.row_of, {}, partial);
   if (fault("allgather.lost_source")) {
     const std::int64_t last = sources_.tokens.back();
     ops::fill_zero(context.exec, partial.slice(partial.extent(0) - last, last));
@@ -100,8 +100,10 @@ void AllGatherDispatch::give_back(const Context& context, std::size_t round, con
                           sources_.assignments, as_matrix(returned_values));
 }
 
-void AllGatherDispatch::combine(const Context&, const AnyIn& returned, const AnyView& y) const {
+void AllGatherDispatch::combine(const Context& context, const AnyIn& returned,
+                                const AnyIn& residual, const AnyView& y) const {
   require(returned.data() == y.data(), "combine: the rows came back to another place");
+  if (!residual.empty()) ops::add(context.exec, residual, y, y);
 }
 
 AnyView AllGatherDispatch::values_of_assignments(const Context&, const AnyView& returned) const {

@@ -151,9 +151,9 @@ void AllToAllDispatch::give_back(const Context& context, std::size_t round, cons
 }
 
 /// In ascending order of expert.
-void AllToAllDispatch::combine(const Context& context, const AnyIn& returned,
+void AllToAllDispatch::combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
                                const AnyView& y) const {
-  ops::combine_rows(context.exec, returned, sending_.token_offsets, sending_.row_of, y);
+  ops::combine_rows(context.exec, returned, sending_.token_offsets, sending_.row_of, residual, y);
 }
 
 AnyView AllToAllDispatch::values_of_assignments(const Context& context,

@@ -49,7 +49,8 @@ class AllToAllDispatch final : public Dispatch {
   void give_back(const Context& context, std::size_t round, const AnyIn& rows,
                  const AnyView& returned, const AnyIn& values,
                  const AnyView& returned_values) const override;
-  void combine(const Context& context, const AnyIn& returned, const AnyView& y) const override;
+  void combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
+               const AnyView& y) const override;
   AnyView values_of_assignments(const Context& context, const AnyView& returned) const override;
 
  private:

@@ -53,9 +53,11 @@ class Dispatch {
                          const AnyView& returned, const AnyIn& values,
                          const AnyView& returned_values) const = 0;
 
-  /// y[t] = sum over the assignments of t of their rows. Overwrites y. Forward the rows come
-  /// weighted; backward this is the gradient of `bring`.
-  virtual void combine(const Context& context, const AnyIn& returned, const AnyView& y) const = 0;
+  /// y[t] = residual[t] + sum over the assignments of t of their rows. Overwrites y; an empty
+  /// residual stands for zero. Forward the rows come weighted; backward this is the gradient of
+  /// `bring`.
+  virtual void combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
+                       const AnyView& y) const = 0;
   /// The values in the order of assignments: memory of scratch, or `returned` itself.
   virtual AnyView values_of_assignments(const Context& context, const AnyView& returned) const = 0;
 

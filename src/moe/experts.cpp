@@ -76,8 +76,7 @@ void Experts::data_gradient(const Context& context, const Parameter& weight,
 void Experts::weight_gradient(const Context& context, const Parameter& weight,
                               const View1<const int>& offsets, const AnyIn& x,
                               const AnyIn& dy) const {
-  context.operations.grouped_gemm(context.exec,
-                                  {local(), weight.gemm_shape(GemmKind::weight_gradient)},
+  context.operations.grouped_gemm(context.exec, {local(), weight.next_gradient_shape()},
                                   {offsets, dy, nullptr, x, weight.grad(), {}});
 }
 
@@ -102,11 +101,10 @@ void Experts::forward(const Context& context, const View1<const int>& offsets, c
 void Experts::backward(const Context& context, const Saved& saved, const AnyIn& dy,
                        const AnyView& dweights, const AnyView& dx) const {
   const ArenaScope scope(context.scratch);
-  const std::int64_t rows = dy.extent(0);
-  const auto scratch = [&] { return context.scratch.make(type_, rows, ffn()); };
-  const AnyView d_hidden = scratch(), hidden = scratch(), d_gate = scratch(), d_up = scratch();
-  data_gradient(context, down_, saved.offsets, dy, /*add=*/false, d_hidden);
-  ops::swiglu_backward(context.exec, saved.gate, saved.up, saved.weights, d_hidden, hidden, d_gate,
+  const AnyView hidden = context.scratch.make(type_, dy.extent(0), ffn());
+  const AnyView d_gate = saved.gate, d_up = saved.up;
+  data_gradient(context, down_, saved.offsets, dy, /*add=*/false, hidden);
+  ops::swiglu_backward(context.exec, saved.gate, saved.up, saved.weights, hidden, hidden, d_gate,
                        d_up, dweights);
   weight_gradient(context, down_, saved.offsets, hidden, dy);
   weight_gradient(context, gate_, saved.offsets, saved.x, d_gate);

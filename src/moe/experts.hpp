@@ -40,7 +40,8 @@ class Experts {
   /// Overwrites y.
   void forward(const Context& context, const View1<const int>& offsets, const AnyIn& x,
                const AnyIn& weights, Saved& saved, const AnyView& y) const;
-  /// Overwrites dx, which may be dy, and dweights (R); adds to the parameters' gradients.
+  /// Overwrites dx, which may be dy, and dweights (R); adds to the parameters' gradients. Once for
+  /// each forward: the gradients of gate and up take the place of what was saved.
   void backward(const Context& context, const Saved& saved, const AnyIn& dy,
                 const AnyView& dweights, const AnyView& dx) const;
 

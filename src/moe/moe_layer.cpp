@@ -32,8 +32,8 @@ MoeLayer::Received MoeLayer::receive(const Context& context, Arena& keep, const 
   return received;
 }
 
-void MoeLayer::forward(const Context& context, const MoeStep& step, const AnyIn& x, Saved& saved,
-                       const AnyView& y) const {
+void MoeLayer::forward(const Context& context, const MoeStep& step, const AnyIn& x,
+                       const AnyIn& residual, Saved& saved, const AnyView& y) const {
   saved.x = x;
   saved.routing =
       router_.forward(context, x, step.windows, step.scale, index_, step.statistics, saved.router);
@@ -53,7 +53,7 @@ void MoeLayer::forward(const Context& context, const MoeStep& step, const AnyIn&
                      received.weights, saved.experts, results);
     dispatch.give_back(context, round, results, returned);
   }
-  dispatch.combine(context, returned, y);
+  dispatch.combine(context, returned, residual, y);
 }
 
 void MoeLayer::backward(const Context& context, const Saved& saved, const AnyIn& dy,
@@ -79,7 +79,7 @@ void MoeLayer::backward(const Context& context, const Saved& saved, const AnyIn&
     dispatch.give_back(context, round, d_rows, returned, d_weights, returned_weights);
   }
   const AnyView d_assignments = dispatch.values_of_assignments(context, returned_weights);
-  dispatch.combine(context, returned, dx);
+  dispatch.combine(context, returned, /*residual=*/{}, dx);
   router_.backward(context, saved.router, d_assignments, dx);
 }
 

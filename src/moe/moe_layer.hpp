@@ -25,7 +25,8 @@ struct MoeStep {
   MoeStatistics statistics;
 };
 
-/// y[t] = sum over the chosen experts of p[t,e] expert_e(x[t]).   Shapes  x, y (T,H).
+/// y[t] = residual[t] + sum over the chosen experts of p[t,e] expert_e(x[t]), without the residual
+/// where it is empty.   Shapes  x, residual, y (T,H).
 /// router -> dispatch -> experts -> combine; dropless. T are the rows that this rank has outside
 /// the region of tp: ranks of tp and cp are sources of tokens as all others are, and nothing is
 /// gathered before the router. The experts are spread over the ranks of the groups ep and etp.
@@ -48,9 +49,10 @@ class MoeLayer {
   void prepare(const ExecSpace& exec, Operations& operations);
 
   /// Overwrites y. `x` has to live until backward.
-  void forward(const Context& context, const MoeStep& step, const AnyIn& x, Saved& saved,
-               const AnyView& y) const;
-  /// Overwrites dx, which may be dy; adds to the parameters' gradients.
+  void forward(const Context& context, const MoeStep& step, const AnyIn& x, const AnyIn& residual,
+               Saved& saved, const AnyView& y) const;
+  /// Overwrites dx, which may be dy, with the gradient by x alone; adds to the parameters'
+  /// gradients. Once for each forward, as Experts.
   void backward(const Context& context, const Saved& saved, const AnyIn& dy,
                 const AnyView& dx) const;
 

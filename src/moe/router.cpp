@@ -16,6 +16,14 @@ View1<const int> uniform_offsets(const Context& context, std::int64_t tokens, in
   return offsets;
 }
 
+/// x itself where it has the router's type.
+AnyIn in_router_type(const Context& context, DType type, const AnyIn& x) {
+  if (x.type() == type) return x;
+  const AnyView wide = context.activations.make(type, x.extent(0), x.extent(1));
+  ops::cast(context.exec, x, wide);
+  return wide;
+}
+
 }  // namespace
 
 Router::Router(const std::string& name, int hidden, double init_std, DType type,
@@ -37,8 +45,7 @@ RoutingPlan Router::forward(const Context& context, const AnyIn& x, const Routin
   const DType type = weight_.spec().type;
   Arena& keep = context.activations;
 
-  saved.x = keep.make(type, tokens, x.extent(1));
-  ops::cast(context.exec, x, saved.x);
+  saved.x = in_router_type(context, type, x);
   const AnyView logits = context.scratch.make(type, tokens, experts);
   context.operations.gemm(context.exec, weight_.gemm_shape(GemmKind::forward),
                           {saved.x, &weight_.prepared(GemmKind::forward), {}, logits, {}});
@@ -65,7 +72,7 @@ void Router::backward(const Context& context, const Saved& saved, const AnyIn& d
                       const AnyView& dx) const {
   const ArenaScope scope(context.scratch);
   const DType type = weight_.spec().type;
-  const std::int64_t tokens = dx.extent(0), hidden = dx.extent(1);
+  const std::int64_t tokens = dx.extent(0);
   const AnyView d_logits = context.scratch.make(type, tokens, config_.num_experts);
   ops::route_backward(
       context.exec,
@@ -73,14 +80,20 @@ void Router::backward(const Context& context, const Saved& saved, const AnyIn& d
        saved.experts, saved.windows.offsets, saved.balance.slope, saved.balance.z_scale,
        config_.pre_softmax},
       d_logits);
-  context.operations.gemm(context.exec, weight_.gemm_shape(GemmKind::weight_gradient),
+  context.operations.gemm(context.exec, weight_.next_gradient_shape(),
                           {d_logits, nullptr, saved.x, weight_.grad(), {}});
-  const AnyView through = context.scratch.make(type, tokens, hidden);
-  context.operations.gemm(context.exec, weight_.gemm_shape(GemmKind::data_gradient),
-                          {d_logits, &weight_.prepared(GemmKind::data_gradient), {}, through, {}});
-  const AnyView rounded = context.scratch.make(dx.type(), tokens, hidden);
-  ops::cast(context.exec, through, rounded);
-  ops::add(context.exec, dx, rounded, dx);
+  add_data_gradient(context, d_logits, dx);
+}
+
+void Router::add_data_gradient(const Context& context, const AnyIn& d_logits,
+                               const AnyView& dx) const {
+  GemmShape shape = weight_.gemm_shape(GemmKind::data_gradient);
+  shape.accumulate = dx.type() == shape.type;
+  const AnyView product =
+      shape.accumulate ? dx : context.scratch.make(shape.type, dx.extent(0), dx.extent(1));
+  context.operations.gemm(context.exec, shape,
+                          {d_logits, &weight_.prepared(GemmKind::data_gradient), {}, product, {}});
+  if (!shape.accumulate) ops::add(context.exec, dx, product, dx);
 }
 
 }  // namespace konclave

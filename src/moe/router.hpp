@@ -18,7 +18,7 @@ namespace konclave {
 class Router {
  public:
   struct Saved {
-    AnyView x;            ///< (T,H) in the router's type
+    AnyIn x;              ///< (T,H) in the router's type
     AnyView scores, lse;  ///< ops::route
     AnyView weights;      ///< (T,K)
     View2<const int> experts;
@@ -32,6 +32,7 @@ class Router {
 
   void prepare(const ExecSpace& exec, Operations& operations);
 
+  /// `x` has to live until backward.
   RoutingPlan forward(const Context& context, const AnyIn& x, const RoutingWindows& windows,
                       const BalanceScale& scale, int layer, const MoeStatistics& statistics,
                       Saved& saved) const;
@@ -44,6 +45,8 @@ class Router {
   template <typename Visitor> void visit_parameters(Visitor&& visit) { visit(weight_); }
 
  private:
+  void add_data_gradient(const Context& context, const AnyIn& d_logits, const AnyView& dx) const;
+
   MoeConfig config_;
   Groups::Group sharing_;
   Parameter weight_;

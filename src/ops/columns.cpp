@@ -12,9 +12,8 @@ void copy_kernel(const ExecSpace& exec, View2<const X> x, std::int64_t first_x, 
   Kokkos::parallel_for(
       "konclave::ops::copy_columns", row_policy(exec, y.extent_int(0)),
       KOKKOS_LAMBDA(const RowMember& team) {
-        const X* in = &x(team.league_rank(), first_x);
-        X* out = &y(team.league_rank(), first_y);
-        row_for(team, count, [=](std::int64_t i) { out[i] = in[i]; });
+        const int row = team.league_rank();
+        row_copy(team, count, &x(row, first_x), &y(row, first_y));
       });
 }
 

@@ -6,10 +6,11 @@ namespace konclave::ops {
 
 namespace {
 
-template <typename X>
-void add_kernel(const ExecSpace& exec, View1<const X> a, View1<const X> b, View1<X> y) {
+template <typename X, typename B>
+void add_kernel(const ExecSpace& exec, View1<const X> a, View1<const B> b, View1<X> y) {
   using A = Accum<X>;
-  const X *pa = a.data(), *pb = b.data();
+  const X* pa = a.data();
+  const B* pb = b.data();
   X* py = y.data();
   Kokkos::parallel_for(
       "konclave::ops::add", Range(exec, 0, static_cast<std::int64_t>(y.size())),
@@ -65,7 +66,11 @@ void add(const ExecSpace& exec, const AnyIn& a, const AnyIn& b, const AnyView& y
   if (y.empty()) return;
   dispatch(y.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
-    add_kernel<X>(exec, a.flat<X>(), b.flat<X>(), y.flat<X>());
+    if (b.type() == y.type()) {
+      add_kernel<X, X>(exec, a.flat<X>(), b.flat<X>(), y.flat<X>());
+    } else {
+      add_kernel<X, Accum<X>>(exec, a.flat<X>(), b.flat<Accum<X>>(), y.flat<X>());
+    }
   });
 }
 

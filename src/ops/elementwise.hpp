@@ -6,7 +6,7 @@
 /// only all_finite, which has an answer for the host, fences.
 namespace konclave::ops {
 
-/// y = a + b, rounded once. Same shapes and types; y may be a or b.
+/// y = a + b, rounded once. Same shapes and types, or b of the accumulation type; y may be a or b.
 void add(const ExecSpace& exec, const AnyIn& a, const AnyIn& b, const AnyView& y);
 
 /// y = x in y's type.

@@ -20,8 +20,7 @@ void gather_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> sou
           row_for(team, hidden, [=](std::int64_t h) { out[h] = X(0); });
           return;
         }
-        const X* in = &x(row, 0);
-        row_for(team, hidden, [=](std::int64_t h) { out[h] = in[h]; });
+        row_copy(team, hidden, &x(row, 0), out);
       });
 }
 

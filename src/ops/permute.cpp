@@ -9,6 +9,12 @@ namespace {
 // Tokens are cut into chunks that count on their own; their counts then become starting rows.
 constexpr std::int64_t kChunk = 256;
 
+constexpr std::int64_t kIndexBytes = sizeof(int);
+
+std::int64_t bytes_of_row(std::int64_t hidden, DType type) {
+  return hidden * static_cast<std::int64_t>(size_of(type));
+}
+
 std::int64_t chunks_of(std::int64_t tokens) { return (tokens + kChunk - 1) / kChunk; }
 
 void count_chunks(const ExecSpace& exec, View1<const int> experts, View1<const int> token_offsets,
@@ -68,19 +74,26 @@ void place_rows(const ExecSpace& exec, View1<const int> experts, View1<const int
 
 template <typename X>
 void combine_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> token_offsets,
-                    View1<const int> row_of, View2<X> y) {
+                    View1<const int> row_of, const X* residual, View2<X> y) {
   using A = Accum<X>;
   const std::int64_t hidden = y.extent_int(1);
   Kokkos::parallel_for(
       "konclave::ops::combine_rows", row_policy(exec, y.extent_int(0)),
       KOKKOS_LAMBDA(const RowMember& team) {
-        const int t = team.league_rank();
+        const std::int64_t t = team.league_rank();
         const int first = token_offsets(t), last = token_offsets(t + 1);
+        const X* pass = residual == nullptr ? nullptr : residual + t * hidden;
         X* out = &y(t, 0);
-        row_for(team, hidden, [&](std::int64_t h) {
-          A sum = 0;
-          for (int a = first; a < last; ++a) sum += A(x(row_of(a), h));
-          out[h] = X(sum);
+        row_tiles(team, hidden, [&](auto tile, std::int64_t h) {
+          A sum[tile] = {};
+          for (int a = first; a < last; ++a) {
+            const X* row = &x(row_of(a), h);
+            for (int l = 0; l < tile; ++l) sum[l] += A(row[l]);
+          }
+          if (pass != nullptr) {
+            for (int l = 0; l < tile; ++l) sum[l] += A(pass[h + l]);
+          }
+          for (int l = 0; l < tile; ++l) out[h + l] = X(sum[l]);
         });
       });
 }
@@ -116,15 +129,26 @@ void permutation(const ExecSpace& exec, const View1<const int>& experts,
   place_rows(exec, experts, token_offsets, tokens, counts, out);
 }
 
+std::int64_t permute_bytes(std::int64_t rows, std::int64_t hidden, DType type) {
+  return rows * (2 * bytes_of_row(hidden, type) + kIndexBytes);
+}
+
+std::int64_t combine_bytes(std::int64_t tokens, std::int64_t assignments, std::int64_t hidden,
+                           DType type) {
+  return (assignments + tokens) * (bytes_of_row(hidden, type) + kIndexBytes) + kIndexBytes;
+}
+
 void combine_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
-                  const View1<const int>& row_of, const AnyView& y) {
+                  const View1<const int>& row_of, const AnyIn& residual, const AnyView& y) {
   require(x.extent(1) == y.extent(1) && x.extent(0) == static_cast<std::int64_t>(row_of.size()) &&
-              static_cast<std::int64_t>(token_offsets.size()) == y.extent(0) + 1,
-          "combine_rows: want x (A,H), token_offsets (T+1), row_of (A), y (T,H)");
+              static_cast<std::int64_t>(token_offsets.size()) == y.extent(0) + 1 &&
+              (residual.empty() || same_shape(residual, y)),
+          "combine_rows: want x (A,H), token_offsets (T+1), row_of (A), residual, y (T,H)");
   if (y.empty()) return;
   dispatch(y.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
-    combine_kernel<X>(exec, x.as2<X>(), token_offsets, row_of, y.as2<X>());
+    const X* pass = residual.empty() ? nullptr : residual.as2<X>().data();
+    combine_kernel<X>(exec, x.as2<X>(), token_offsets, row_of, pass, y.as2<X>());
   });
 }
 

@@ -2,6 +2,8 @@
 
 #include "tensor/view.hpp"
 
+#include <cstdint>
+
 /// Rows of tokens in order of their experts, and back. An assignment is one (token, expert) pair.
 namespace konclave::ops {
 
@@ -21,11 +23,20 @@ void permutation(const ExecSpace& exec, const View1<const int>& experts,
                  const View1<const int>& token_offsets, const View1<int>& scratch,
                  const Permutation& out);
 
-/// y[t,:] = sum of x[row_of(a),:] over the assignments a of token t, in their order (ascending
-/// expert), in fp32 or better. Zero for a token without assignments.
-/// Shapes  x (A,H)   token_offsets (T+1)   row_of (A)   y (T,H).
+/// y[t,:] = residual[t,:] + sum of x[row_of(a),:] over the assignments a of token t, in their order
+/// (ascending expert) and the residual last, in fp32 or better, rounded once.
+/// Shapes  x (A,H)   token_offsets (T+1)   row_of (A)   residual, y (T,H); y may be the residual,
+/// and
+///         an empty one stands for zero.
 void combine_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
-                  const View1<const int>& row_of, const AnyView& y);
+                  const View1<const int>& row_of, const AnyIn& residual, const AnyView& y);
+
+/// Bytes that cannot be saved when `rows` rows are put in another order (gather_rows of
+/// ops/embedding.hpp): each is read and written once, and so many indices are read.
+std::int64_t permute_bytes(std::int64_t rows, std::int64_t hidden, DType type);
+/// The same for combine_rows without a residual.
+std::int64_t combine_bytes(std::int64_t tokens, std::int64_t assignments, std::int64_t hidden,
+                           DType type);
 
 /// y[i] = x[source[i]], of accumulation type: weights in row order, their gradients in token order.
 void gather_values(const ExecSpace& exec, const AnyIn& x, const View1<const int>& source,

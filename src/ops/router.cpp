@@ -58,21 +58,19 @@ void route_kernel(const ExecSpace& exec, View2<const A> l, bool pre_softmax, Typ
         A largest = logits[0];
         for (int e = 1; e < experts; ++e) largest = logits[e] > largest ? logits[e] : largest;
         A sum = 0;
-        for (int e = 0; e < experts; ++e) {
-          scores[e] = math::exp(logits[e] - largest);
-          sum += scores[e];
-        }
-        for (int e = 0; e < experts; ++e) scores[e] /= sum;
+        for (int e = 0; e < experts; ++e) scores[e] = fast_exp(logits[e] - largest);
+        for (int e = 0; e < experts; ++e) sum += scores[e];
         out.lse(t) = largest + math::log(sum);
 
         choose(logits, experts, top_k, chosen);
         A total = sum == sum ? A(0) : sum;  // a NaN anywhere in the row reaches the weights
         for (int k = 0; k < top_k; ++k) {
-          weights[k] = pre_softmax ? scores[chosen[k]] : math::exp(logits[chosen[k]] - largest);
+          weights[k] = scores[chosen[k]];
           total += weights[k];
         }
-        if (pre_softmax) return;
-        for (int k = 0; k < top_k; ++k) weights[k] /= total;
+        const A whole = pre_softmax ? sum : total;
+        for (int k = 0; k < top_k; ++k) weights[k] /= whole;
+        for (int e = 0; e < experts; ++e) scores[e] /= sum;
       });
 }
 
@@ -164,6 +162,12 @@ template <typename F> void with_router_type(DType type, F&& f) {
 }
 
 }  // namespace
+
+std::int64_t router_bytes(std::int64_t tokens, int experts, int top_k, DType type) {
+  const auto element = static_cast<std::int64_t>(size_of(type));
+  const std::int64_t index = sizeof(int);
+  return tokens * (element * (2 * experts + 1 + top_k) + index * top_k);
+}
 
 void route(const ExecSpace& exec, const AnyIn& l, bool pre_softmax, const Routed& routed) {
   const int top_k = routed.experts.extent_int(1);

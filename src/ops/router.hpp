@@ -25,6 +25,9 @@ struct Routed {
 };
 void route(const ExecSpace& exec, const AnyIn& l, bool pre_softmax, const Routed& routed);
 
+/// Bytes that route has to move for logits of `type`: they are read once, all results written once.
+std::int64_t router_bytes(std::int64_t tokens, int experts, int top_k, DType type);
+
 /// Counts over a window of tokens, for every window w (rows offsets(w) .. offsets(w+1)-1):
 ///   counts[w,e] = tokens of w that chose e,   sums[w,e] = sum over t in w of scores[t,e]
 /// Both are doubles: they may be parts of what several ranks add up.

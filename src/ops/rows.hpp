@@ -3,6 +3,7 @@
 #include "tensor/view.hpp"
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <type_traits>
 
@@ -54,6 +55,50 @@ KOKKOS_INLINE_FUNCTION void row_for(const RowMember& team, std::int64_t size, co
   KOKKOS_IF_ON_HOST(((void)team; for (std::int64_t j = 0; j < size; ++j) f(j);))
   KOKKOS_IF_ON_DEVICE(
       (Kokkos::parallel_for(Kokkos::TeamVectorRange(team, size), [&](std::int64_t j) { f(j); });))
+}
+
+/// to[0 .. size-1] = from[0 .. size-1], of other memory.
+template <typename X>
+KOKKOS_INLINE_FUNCTION void row_copy(const RowMember& team, std::int64_t size, const X* from,
+                                     X* to) {
+  KOKKOS_IF_ON_HOST(
+      ((void)team; std::int64_t j = 0; for (; j + detail::kLanes <= size; j += detail::kLanes) {
+        std::memcpy(to + j, from + j, detail::kLanes * sizeof(X));
+      } for (; j < size; ++j) to[j] = from[j];))
+  KOKKOS_IF_ON_DEVICE((Kokkos::parallel_for(Kokkos::TeamVectorRange(team, size),
+                                            [&](std::int64_t j) { to[j] = from[j]; });))
+}
+
+/// A number of neighbouring elements that a loop knows when it is compiled.
+template <int kCount> using Tile = std::integral_constant<int, kCount>;
+
+/// f(Tile<n>(), j) for all elements 0 .. size-1, n of them from j on at a time: several vectors on
+/// the host, one on a device. For kernels whose outputs may be their inputs: they load a tile into
+/// local arrays, work there, and store it. Where memory may overlap, a plain loop stays scalar.
+template <typename F>
+KOKKOS_INLINE_FUNCTION void row_tiles(const RowMember& team, std::int64_t size, const F& f) {
+  KOKKOS_IF_ON_HOST(((void)team; std::int64_t j = 0;
+                     for (; j + detail::kLanes <= size; j += detail::kLanes)
+                         f(Tile<detail::kLanes>(), j);
+                     for (; j < size; ++j) f(Tile<1>(), j);))
+  KOKKOS_IF_ON_DEVICE((Kokkos::parallel_for(Kokkos::TeamVectorRange(team, size),
+                                            [&](std::int64_t j) { f(Tile<1>(), j); });))
+}
+
+/// The same for kernels that also sum over the row: f(Tile<n>(), j, part) adds to part[0] ..
+/// part[n-1]. The sum of all is known to the whole team.
+template <typename A, typename F>
+KOKKOS_INLINE_FUNCTION A row_tiles_sum(const RowMember& team, std::int64_t size, const F& f) {
+  A sum = 0;
+  KOKKOS_IF_ON_HOST(((void)team; A lanes[detail::kLanes] = {}; std::int64_t j = 0;
+                     for (; j + detail::kLanes <= size; j += detail::kLanes)
+                         f(Tile<detail::kLanes>(), j, lanes);
+                     for (int l = 0; j < size; ++j, ++l) f(Tile<1>(), j, lanes + l);
+                     for (int l = 0; l < detail::kLanes; ++l) sum += lanes[l];))
+  KOKKOS_IF_ON_DEVICE((Kokkos::parallel_reduce(
+                           Kokkos::TeamVectorRange(team, size),
+                           [&](std::int64_t j, A& part) { f(Tile<1>(), j, &part); }, sum);))
+  return sum;
 }
 
 /// The sum of f(0) .. f(size-1), known to the whole team.

@@ -46,21 +46,26 @@ void backward_kernel(const ExecSpace& exec, View2<const X> g, View2<const X> u,
         const X *gate = &g(t, 0), *up = &u(t, 0), *upstream = &dy(t, 0);
         X *y = &out.y(t, 0), *dg = &out.dg(t, 0), *du = &out.du(t, 0);
         const A p = weights == nullptr ? A(1) : weights[t];
-        if (weights != nullptr) {
-          const A dot = row_sum<A>(team, width, [=](std::int64_t f) {
-            const A x = A(gate[f]);
-            return A(upstream[f]) * x * sigmoid(x) * A(up[f]);
-          });
-          Kokkos::single(Kokkos::PerTeam(team), [&] { out.dp[t] = dot; });
-          team.team_barrier();  // what follows may overwrite its inputs
-        }
-        row_for(team, width, [=](std::int64_t f) {
-          const A x = A(gate[f]), v = A(up[f]), d = p * A(upstream[f]);
-          const A s = sigmoid(x), silu = x * s;
-          y[f] = X(p * silu * v);
-          dg[f] = X(d * v * s * (1 + x * (1 - s)));
-          du[f] = X(d * silu);
+        const A dot = row_tiles_sum<A>(team, width, [=](auto tile, std::int64_t first, A* part) {
+          A x[tile], v[tile], d[tile], of_y[tile], of_gate[tile];
+          for (int l = 0; l < tile; ++l) {
+            x[l] = A(gate[first + l]);
+            v[l] = A(up[first + l]);
+            d[l] = A(upstream[first + l]);
+          }
+          for (int l = 0; l < tile; ++l) {
+            const A s = sigmoid(x[l]), silu = x[l] * s;
+            of_y[l] = silu * v[l];
+            part[l] += d[l] * of_y[l];
+            of_gate[l] = d[l] * v[l] * s * (1 + x[l] * (1 - s));
+            d[l] *= silu;
+          }
+          for (int l = 0; l < tile; ++l) y[first + l] = X(p * of_y[l]);
+          for (int l = 0; l < tile; ++l) dg[first + l] = X(p * of_gate[l]);
+          for (int l = 0; l < tile; ++l) du[first + l] = X(p * d[l]);
         });
+        if (out.dp == nullptr) return;
+        Kokkos::single(Kokkos::PerTeam(team), [&] { out.dp[t] = dot; });
       });
 }
 

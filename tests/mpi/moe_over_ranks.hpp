@@ -44,7 +44,7 @@ struct Moe : Workbench {
     }
     from_doubles(exec, weight, router);
   }
-  void forward(const AnyIn& x) { layer.forward(context(), step, x, saved, y); }
+  void forward(const AnyIn& x) { layer.forward(context(), step, x, /*residual=*/{}, saved, y); }
   void backward(const AnyIn& dy) { layer.backward(context(), saved, dy, dx); }
 
   std::vector<double> gradient(const std::string& name) const {

@@ -155,7 +155,7 @@ TEST(MoeDispatch, BringsTokensBackWhenExpertsAreTheIdentity) {
       for (double& value : part) value /= kTopK * all.groups.etp->size();
       from_doubles(moe.exec, part, results);
       dispatch.give_back(moe.context(), 0, results, returned, values, returned_values);
-      dispatch.combine(moe.context(), returned, y);
+      dispatch.combine(moe.context(), returned, /*residual=*/{}, y);
       EXPECT_TRUE(close(moe.exec, y, x, tolerance(DType::fp64))) << dispatcher;
       const AnyView back = dispatch.values_of_assignments(moe.context(), returned_values);
       std::vector<double> weights = to_doubles(moe.exec, moe.saved.routing.weights);

@@ -152,12 +152,12 @@ struct Peaks {
   std::int64_t scratch = 0, all = 0;
 };
 
-/// Forward and backward of 2048 tokens of all ranks, every one of them for the first expert.
+/// Forward and backward of 4096 tokens of all ranks, every one of them for the first expert.
 Peaks peaks_under_budget(const AllRanks& all, std::int64_t budget) {
   MoeLayerConfig wanted = moe_config({.budget = budget, .top_k = 1});
   wanted.hidden = 32;
   wanted.moe.ffn_hidden_size = 128;
-  const int tokens = 2048 / all.world.size();
+  const int tokens = 4096 / all.world.size();
   Workbench bench;
   MoeLayer layer("moe", 0, wanted, all.groups, bench.storage());
   layer.visit_parameters([&](Parameter& parameter) {
@@ -175,7 +175,7 @@ Peaks peaks_under_budget(const AllRanks& all, std::int64_t budget) {
   bench.set(x, 1);
   const AnyView y = bench.tensors.poisoned(DType::fp64, tokens, wanted.hidden);
   MoeLayer::Saved saved;
-  layer.forward(bench.context(), step, x, saved, y);
+  layer.forward(bench.context(), step, x, /*residual=*/{}, saved, y);
   layer.backward(bench.context(), saved, y, y);
   EXPECT_EQ(to_doubles(bench.exec, sums)[2], tokens) << "all go to the first expert";
   return {bench.account.peak(MemoryClass::buffers), bench.account.peak_total()};

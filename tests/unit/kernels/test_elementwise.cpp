@@ -13,7 +13,8 @@ TEST_F(Elementwise, AddRoundsOnceAndMayWorkInPlace) {
     const AnyView a = tensors_.random("a", type, rows, columns), a_sum = tensors_.copy(a);
     const AnyView b = tensors_.random("b", type, rows, columns), b_sum = tensors_.copy(b);
     const AnyView sum = tensors_.poisoned(type, rows, columns);
-    std::vector<double> expected = read(a).values;
+    const std::vector<double> read_a = read(a).values;
+    std::vector<double> expected = read_a;
     const std::vector<double> added = read(b).values;
     for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += added[i];
     expected = rounded(type, expected);
@@ -21,10 +22,16 @@ TEST_F(Elementwise, AddRoundsOnceAndMayWorkInPlace) {
     ops::add(exec_, a, b, sum);
     ops::add(exec_, a_sum, b, a_sum);
     ops::add(exec_, a, b_sum, b_sum);
+    const AnyView wide = tensors_.random("wide", accum_type(type), rows, columns);
+    const AnyView wide_sum = tensors_.copy(a);
+    ops::add(exec_, wide_sum, wide, wide_sum);
 
     expect_close(sum, expected, kExact, "y apart");
     expect_close(a_sum, expected, kExact, "y is a");
     expect_close(b_sum, expected, kExact, "y is b");
+    std::vector<double> of_wide = read(wide).values;
+    for (std::size_t i = 0; i < of_wide.size(); ++i) of_wide[i] += read_a[i];
+    expect_close(wide_sum, rounded(type, of_wide), kExact, "b is wide");
   });
 }
 

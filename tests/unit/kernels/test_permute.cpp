@@ -125,9 +125,20 @@ TEST_F(Permute, CombineRowsAddsTheRowsOfEachToken) {
           }
         }
       }
-      ops::combine_rows(exec_, x, tensors_.integers(choices.token_offsets),
-                        tensors_.integers(row_of), y);
+      const View1<const int> offsets = tensors_.integers(choices.token_offsets);
+      const View1<const int> places = tensors_.integers(row_of);
+      ops::combine_rows(exec_, x, offsets, places, {}, y);
       expect_close(y, expected.values, tolerance(type), "y");
+
+      const AnyView residual = tensors_.random("residual", type, choices.tokens(), columns);
+      const Matrix passed = read(residual);
+      for (std::size_t i = 0; i < passed.values.size(); ++i) {
+        expected.values[i] += passed.values[i];
+      }
+      ops::combine_rows(exec_, x, offsets, places, residual, y);
+      expect_close(y, expected.values, tolerance(type), "with a residual", /*typical=*/1);
+      ops::combine_rows(exec_, x, offsets, places, residual, residual);
+      expect_close(residual, read(y).values, kExact, "y is the residual");
     }
   }
 }
@@ -139,8 +150,16 @@ TEST_F(Permute, CombineRowsSumsInFp32) {
   std::iota(row_of.begin(), row_of.end(), 0);
   const AnyView x = tensors_.values(DType::bf16, std::vector<double>(kRows, 1), kRows, 1);
   const AnyView y = tensors_.poisoned(DType::bf16, 1, 1);
-  ops::combine_rows(exec_, x, tensors_.integers({0, kRows}), tensors_.integers(row_of), y);
+  ops::combine_rows(exec_, x, tensors_.integers({0, kRows}), tensors_.integers(row_of), {}, y);
   expect_close(y, rounded(DType::bf16, {kRows}), kExact, "y");
+}
+
+TEST(PermuteBytes, CountEachRowOnceInAndOnceOut) {
+  constexpr int kFp32 = 4, kBf16 = 2, kIndex = 4;
+  EXPECT_EQ(ops::permute_bytes(/*rows=*/6, /*hidden=*/5, DType::fp32),
+            6 * 5 * kFp32 * 2 + 6 * kIndex);
+  EXPECT_EQ(ops::combine_bytes(/*tokens=*/3, /*assignments=*/6, /*hidden=*/5, DType::bf16),
+            6 * 5 * kBf16 + 3 * 5 * kBf16 + (3 + 1) * kIndex + 6 * kIndex);
 }
 
 TEST_F(Permute, GatherValues) {

@@ -1,3 +1,4 @@
+#include "ops/elementwise.hpp"
 #include "ops/rms_norm.hpp"
 #include "tests/unit/kernels/kernel_test.hpp"
 
@@ -43,7 +44,15 @@ Gradients plain_backward(const Matrix& x, const Matrix& w, const Matrix& dy, Gra
   return into;
 }
 
-class RmsNorm : public KernelTest {};
+class RmsNorm : public KernelTest {
+ protected:
+  void backward(const AnyIn& x, const AnyIn& w, const AnyIn& r, const AnyIn& dy,
+                const AnyIn& residual, const AnyView& dw, const AnyView& dx) {
+    const AnyView scratch =
+        tensors_.poisoned(w.type(), ops::rms_norm_scratch(x.extent(0), x.extent(1)));
+    ops::rms_norm_backward(exec_, x, w, r, dy, residual, scratch, dw, dx);
+  }
+};
 
 TEST_F(RmsNorm, ForwardAgreesWithPlainLoop) {
   for_each_shape([&](DType type, int rows, int columns) {
@@ -62,6 +71,32 @@ TEST_F(RmsNorm, ForwardAgreesWithPlainLoop) {
   });
 }
 
+/// One pass is what the two operations are, wherever the sum goes.
+TEST_F(RmsNorm, ForwardOfASumIsAddThenNorm) {
+  for_each_shape([&](DType type, int rows, int columns) {
+    const AnyView x = tensors_.random("x", type, rows, columns);
+    const AnyView addend = tensors_.random("addend", type, rows, columns);
+    const AnyView w = tensors_.random("w", accum_type(type), columns);
+    const auto result = [&] { return tensors_.poisoned(type, rows, columns); };
+    const AnyView sum = result(), y = result();
+    const AnyView r = tensors_.poisoned(accum_type(type), rows);
+    ops::add(exec_, x, addend, sum);
+    ops::rms_norm_forward(exec_, sum, w, kEps, r, y);
+    const auto expect = [&](const AnyIn& one, const AnyIn& other, const AnyView& into,
+                            const std::string& what) {
+      const AnyView fused_r = tensors_.poisoned(accum_type(type), rows), fused_y = result();
+      ops::add_rms_norm_forward(exec_, one, other, w, kEps, into, fused_r, fused_y);
+      expect_close(into, read(sum).values, kExact, "sum, " + what);
+      expect_close(fused_r, read(r).values, tolerance(accum_type(type)), "r, " + what);
+      expect_close(fused_y, read(y).values, tolerance(type), "y, " + what);
+    };
+    const AnyView on_x = tensors_.copy(x), on_addend = tensors_.copy(addend);
+    expect(x, addend, result(), "apart");
+    expect(on_x, addend, on_x, "sum is x");
+    expect(x, on_addend, on_addend, "sum is the addend");
+  });
+}
+
 TEST_F(RmsNorm, BackwardAgreesWithPlainLoop) {
   for_each_shape([&](DType type, int rows, int columns) {
     const AnyView x = tensors_.random("x", type, rows, columns);
@@ -77,7 +112,7 @@ TEST_F(RmsNorm, BackwardAgreesWithPlainLoop) {
       const Gradients expected =
           plain_backward(read(x), read(w), read(upstream), {base, read(start)});
       const AnyView dw = tensors_.copy(start);
-      ops::rms_norm_backward(exec_, x, w, r, upstream, residual, dw, dx);
+      backward(x, w, r, upstream, residual, dw, dx);
       // With one column the gradient of x all but vanishes.
       expect_close(dx, expected.dx.values, tolerance(type), "dx, " + what, /*typical=*/1);
       expect_close(dw, expected.dw.values, tolerance(accum_type(type)), "dw, " + what, 1);
@@ -105,7 +140,7 @@ TEST_F(RmsNorm, BackwardIsTheGradientOfForward) {
     return dot(read(y).values, read(dy).values);
   };
   objective();
-  ops::rms_norm_backward(exec_, x, w, r, dy, {}, dw, dx);
+  backward(x, w, r, dy, {}, dw, dx);
   expect_gradient(dx, x, objective, "dx");
   expect_gradient(dw, w, objective, "dw");
 }

@@ -27,8 +27,8 @@ class Rotate : public KernelTest {
     cosine_ = tensors_.values(accum_type(type), cosine, kPositions, each.half);
     sine_ = tensors_.values(accum_type(type), sine, kPositions, each.half);
   }
-  void rotate(const Case& each, bool inverse, const AnyView& x) const {
-    ops::rotate(exec_, positions_, cosine_, sine_, each.heads, inverse, x);
+  void rotate(bool inverse, const AnyView& q, const AnyView& k = {}) const {
+    ops::rotate(exec_, positions_, cosine_, sine_, inverse, q, k);
   }
   Matrix plain(const Case& each, bool inverse, const Matrix& x) const {
     const Matrix cosine = read(cosine_), sine = read(sine_);
@@ -60,13 +60,33 @@ TEST_F(Rotate, AgreesWithPlainLoopAndTurnsBack) {
       fill(each, type);
       const AnyView x = tensors_.random("x", type, each.tokens, 2 * each.heads * each.half);
       const Matrix start = read(x);
-      rotate(each, /*inverse=*/false, x);
+      rotate(/*inverse=*/false, x);
       const Matrix turned = read(x);
       expect_close(x, plain(each, false, start).values, tolerance(type), "rotated");
-      rotate(each, /*inverse=*/true, x);
+      rotate(/*inverse=*/true, x);
       expect_close(x, plain(each, true, turned).values, tolerance(type), "rotated back");
       const Tolerance two_roundings{2 * tolerance(type).norm, 2 * tolerance(type).element};
       expect_close(x, start.values, two_roundings, "as at the start");
+    }
+  }
+}
+
+/// Together they are what each is alone, to the bit.
+TEST_F(Rotate, TurnsKeysOfFewerHeadsAlong) {
+  for (const DType type : kTypes) {
+    for (const Case& each : kCases) {
+      SCOPED_TRACE(testing::Message() << name_of(type) << ", " << each.tokens << " tokens, "
+                                      << each.heads << " heads of " << 2 * each.half);
+      tensors_ = Tensors(exec_);
+      fill(each, type);
+      const AnyView q = tensors_.random("q", type, each.tokens, 2 * (each.heads + 1) * each.half);
+      const AnyView k = tensors_.random("k", type, each.tokens, 2 * each.heads * each.half);
+      const AnyView q_alone = tensors_.copy(q), k_alone = tensors_.copy(k);
+      rotate(/*inverse=*/false, q, k);
+      rotate(/*inverse=*/false, q_alone);
+      rotate(/*inverse=*/false, k_alone);
+      expect_close(q, read(q_alone).values, kExact, "q");
+      expect_close(k, read(k_alone).values, kExact, "k");
     }
   }
 }
@@ -77,10 +97,10 @@ TEST_F(Rotate, InverseIsTheGradient) {
   const AnyView start = tensors_.random("x", DType::fp64, 3, 12);
   const AnyView upstream = tensors_.random("dy", DType::fp64, 3, 12);
   const AnyView gradient = tensors_.copy(upstream);
-  rotate(each, /*inverse=*/true, gradient);
+  rotate(/*inverse=*/true, gradient);
   const auto objective = [&] {
     const AnyView x = tensors_.copy(start);
-    rotate(each, /*inverse=*/false, x);
+    rotate(/*inverse=*/false, x);
     return dot(read(x).values, read(upstream).values);
   };
   expect_gradient(gradient, start, objective, "dx");

@@ -111,6 +111,13 @@ TEST_F(Route, RefusesMoreChoicesThanExperts) {
   EXPECT_THROW(route(tensors_.random("l", DType::fp32, 2, 3), 0, false), Error);
 }
 
+TEST(RouterBytes, CountLogitsInAndResultsOut) {
+  constexpr int kFp32 = 4, kIndex = 4;
+  const int logits = 7 * 5, scores = 7 * 5, lse = 7, weights = 7 * 2, experts = 7 * 2;
+  EXPECT_EQ(ops::router_bytes(/*tokens=*/7, /*experts=*/5, /*top_k=*/2, DType::fp32),
+            (logits + scores + lse + weights) * kFp32 + experts * kIndex);
+}
+
 class WindowStatistics : public RoutingTest {};
 
 TEST_F(WindowStatistics, CountsAndSumsOverEachWindow) {

@@ -1,5 +1,6 @@
 #include "layers/mlp.hpp"
 #include "moe/moe_layer.hpp"
+#include "ops/elementwise.hpp"
 #include "tests/unit/model/workbench.hpp"
 
 #include <algorithm>
@@ -42,7 +43,7 @@ struct Moe : Workbench {
   void forward(const AnyIn& x, const AnyView& y) {
     set(sums, 0);
     layer.prepare(exec, operations);
-    layer.forward(context(), step, x, saved, y);
+    layer.forward(context(), step, x, /*residual=*/{}, saved, y);
   }
   void backward(const AnyIn& dy, const AnyView& dx) { layer.backward(context(), saved, dy, dx); }
 
@@ -158,6 +159,17 @@ TEST(MoeLayer, OfEqualExpertsIsTheirMlp) {
   }
 }
 
+TEST(MoeLayer, AddsItsResultToAResidual) {
+  Moe moe(config(/*top_k=*/2), {0, 6});
+  const AnyView x = moe.tensors.random("x", DType::fp64, 6, kHidden);
+  const AnyView residual = moe.tensors.random("residual", DType::fp64, 6, kHidden);
+  const AnyView y = moe.tensors.poisoned(DType::fp64, 6, kHidden), sum = moe.tensors.copy(y);
+  moe.forward(x, y);
+  moe.layer.forward(moe.context(), moe.step, x, residual, moe.saved, sum);
+  ops::add(moe.exec, y, residual, y);
+  EXPECT_TRUE(close(moe.exec, sum, y, tolerance(DType::fp64)));
+}
+
 TEST(MoeLayer, AnExpertWithoutTokensHasNoGradient) {
   Moe moe(config(/*top_k=*/2), {0, 6});
   const AnyView x = moe.steer(moe.tensors.random("x", DType::fp64, 6, kHidden), {0, -50, 0, 0});
@@ -233,7 +245,7 @@ TEST(MoeStatistics, AddUp) {
   moe.forward(x, y);
   std::vector<double> twice = to_doubles(moe.exec, moe.sums);
   for (double& value : twice) value *= 2;
-  moe.layer.forward(moe.context(), moe.step, x, moe.saved, y);
+  moe.layer.forward(moe.context(), moe.step, x, /*residual=*/{}, moe.saved, y);
   const std::vector<double> sums = to_doubles(moe.exec, moe.sums);
   EXPECT_TRUE(close(sums, twice, tolerance(DType::fp64)));
   for (std::size_t column = 0; column < 2 + kExperts; ++column) EXPECT_EQ(sums[column], 0);

@@ -124,7 +124,7 @@ TEST(Rotary, TurnsByThePositionOfTheRow) {
   const Sequences sequences = bench.sequences({3, 1}, /*first=*/7);
   const AnyView x = bench.tensors.values(
       DType::fp64, {1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0}, kTokens, 4);
-  rotary.apply(bench.context(), sequences, /*heads=*/1, /*inverse=*/false, x);
+  rotary.apply(bench.context(), sequences, /*inverse=*/false, x, {});
   std::vector<double> expected;
   for (const int position : {7, 8, 9, 9}) {
     for (const double angle : {1.0 * position, 0.3 * position})
