@@ -1,5 +1,6 @@
 #include "app/arguments.hpp"
 
+#include "base/text.hpp"
 #include "base/version.hpp"
 
 #include <CLI/CLI.hpp>
@@ -96,6 +97,39 @@ void add_convert_commands(CLI::App& app, Arguments& arguments) {
   to->add_option("folder", arguments.target, "Hugging Face folder to write")->required();
 }
 
+void add_bench_command(CLI::App& app, Arguments& arguments) {
+  BenchSettings& settings = arguments.bench;
+  CLI::App* bench = app.add_subcommand(
+      "bench",
+      "Measure operations, a layer and a step, each with its share of the machine's limit");
+  bench->add_option("benchmarks", arguments.overrides,
+                    "Of " + enumerate(benchmark_names(), "and") +
+                        " (all if none is named), and deck keys, as section.key=value");
+  bench->add_option("--repetitions", settings.repetitions, "Rounds of measurement")
+      ->check(CLI::Range(7, 10'000));
+  bench
+      ->add_option("--rows", settings.rows,
+                   "gemm: numbers of rows; grouped-gemm: rows of an expert on the average")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::PositiveNumber);
+  bench
+      ->add_option("--cold", settings.cold_mib,
+                   "gemm, grouped-gemm: MiB of weights that cold products go round")
+      ->check(CLI::Range(1, 1 << 20));
+  bench->add_option("--json", arguments.json_file,
+                    "Write the results to this file; - for stdout, and then the table to stderr");
+  bench->add_option("--machine", arguments.machine, "Description of the machine");
+}
+
+/// Names and keys come in any order.
+void sort_bench_words(Arguments& arguments) {
+  for (const std::string& word : arguments.overrides) {
+    const bool is_key = word.find('=') != std::string::npos;
+    (is_key ? arguments.bench.overrides : arguments.bench.benchmarks).push_back(word);
+  }
+}
+
 std::string command_name(const CLI::App& app) {
   std::string name;
   for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
@@ -117,11 +151,13 @@ Parsed parse_arguments(int argc, char** argv) {
   add_model_commands(app, parsed.arguments);
   add_compare_command(app, parsed.arguments);
   add_convert_commands(app, parsed.arguments);
+  add_bench_command(app, parsed.arguments);
   try {
     app.parse(argc, argv);
     parsed.run = true;
     parsed.arguments.command = command_name(app);
     parsed.arguments.command_line.assign(argv, argv + argc);
+    if (parsed.arguments.command == "bench") sort_bench_words(parsed.arguments);
   } catch (const CLI::ParseError& error) {
     std::ostringstream out, complaint;
     const int code = app.exit(error, out, complaint);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "base/error.hpp"
+#include "bench/settings.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -8,6 +9,9 @@
 #include <vector>
 
 namespace konclave::app {
+
+/// Of --json: stdout instead of a file.
+inline constexpr const char* kStandardOutput = "-";
 
 /// The command line, taken apart. Which fields count depends on the command.
 struct Arguments {
@@ -29,6 +33,8 @@ struct Arguments {
   bool verify = false;              ///< inspect
   std::optional<double> tolerance;  ///< compare: instead of the promised figures
   bool json = false;                ///< compare
+  BenchSettings bench;
+  std::string json_file, machine;  ///< bench
 };
 
 /// What became of the command line: a command to run, or a text to print and a code to leave with.

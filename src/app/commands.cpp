@@ -94,7 +94,7 @@ ExitCode run_train(const Arguments& arguments, const Communicator& world, spdlog
 }
 
 const std::map<std::string, SharedCommand, std::less<>> kShared = {
-    {"train", run_train}, {"eval", run_eval}, {"generate", run_generate}};
+    {"train", run_train}, {"eval", run_eval}, {"generate", run_generate}, {"bench", run_bench}};
 
 ExitCode run_on_root(const Arguments& arguments, spdlog::logger& log) {
   const std::string& command = arguments.command;

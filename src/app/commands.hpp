@@ -11,6 +11,7 @@ namespace konclave::app {
 /// programs to stdout.
 ExitCode run_command(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
 
+ExitCode run_bench(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
 ExitCode run_eval(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
 ExitCode run_generate(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
 ExitCode run_compare(const Arguments& arguments);

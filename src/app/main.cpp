@@ -20,11 +20,16 @@ using konclave::Error;
 using konclave::ExitCode;
 using konclave::app::Arguments;
 
-/// Rank 0 speaks. Results of eval and generate are alone on stdout, so that a program can read
-/// them.
+/// Results that a program can read are alone on stdout.
+bool has_results_on_stdout(const Arguments& arguments) {
+  return arguments.command == "eval" || arguments.command == "generate" ||
+         (arguments.command == "bench" && arguments.json_file == konclave::app::kStandardOutput);
+}
+
+/// Rank 0 speaks.
 spdlog::logger make_log(const Communicator& world, const Arguments& arguments) {
   spdlog::sink_ptr sink = std::make_shared<spdlog::sinks::null_sink_st>();
-  if (world.rank() == 0 && (arguments.command == "eval" || arguments.command == "generate")) {
+  if (world.rank() == 0 && has_results_on_stdout(arguments)) {
     sink = std::make_shared<spdlog::sinks::stderr_sink_st>();
   } else if (world.rank() == 0) {
     sink = std::make_shared<spdlog::sinks::stdout_sink_st>();

@@ -8,8 +8,9 @@ from common import complaint, includes, main, numbered_lines, sources
 # room -> the rooms whose headers it may include, its own apart.
 BELOW_PARALLEL = {"base", "tensor", "ops", "comm"}
 UP_TO_MODEL = BELOW_PARALLEL | {"parallel", "layers", "moe", "model"}
-SIDE_ROOMS = {"deck", "data", "plan", "checkpoints"}  # hang off parallel and model, used by run and app
+SIDE_ROOMS = {"deck", "data", "plan", "checkpoints"}  # hang off parallel and model, used by run, bench and app
 UP_TO_TRAIN = UP_TO_MODEL | {"train"}
+UP_TO_RUN = UP_TO_TRAIN | SIDE_ROOMS | {"run"}
 ALLOWED = {
     "base": set(),
     "tensor": {"base"},
@@ -23,7 +24,8 @@ ALLOWED = {
     **{room: UP_TO_MODEL for room in SIDE_ROOMS},
     "checkpoints": UP_TO_MODEL | {"data"},  # safetensors files
     "run": UP_TO_TRAIN | SIDE_ROOMS,
-    "app": UP_TO_TRAIN | SIDE_ROOMS | {"run"},
+    "bench": UP_TO_RUN,
+    "app": UP_TO_RUN | {"bench"},
 }
 BACKEND_ALLOWED = BELOW_PARALLEL
 SEES_EVERY_CONFIG = "deck"  # may include config.hpp of any room

@@ -1,0 +1,51 @@
+#pragma once
+
+#include "bench/batches.hpp"
+#include "moe/balance.hpp"
+#include "ops/elementwise.hpp"
+#include "tensor/arena.hpp"
+
+namespace konclave {
+
+/// Memory, operations and a micro-batch for one layer that is run by itself.
+struct LayerMemory {
+  LayerMemory(const BenchSetup& setup, int sequences)
+      : exec(setup.exec), operations(setup.backends, setup.deck.backends, account) {
+    const ModelDefinition& definition = setup.deck.definition;
+    batch = make_micro_batch(
+        exec, inputs, random_micro_batch(definition.model, sequences, /*number=*/0),
+        {definition.model.sequence_length, definition.moe.window, 0, definition.model.vocab_size},
+        setup.groups);
+    const AnyView sums = inputs.make(DType::fp64, 1, 2 + definition.moe.num_experts);
+    ops::fill_zero(exec, sums);
+    statistics = {sums.as2<double>()};
+  }
+
+  Context context() { return {exec, operations, activations, scratch}; }
+  ParameterStorage storage() { return {&weights, &gradients}; }
+  BalanceScale scale() const {
+    return {1.0 / batch.windows.count, 1 / static_cast<double>(batch.sequences.tokens)};
+  }
+
+  ExecSpace exec;
+  MemoryAccount account;
+  Arena weights{account, MemoryClass::weights, "konclave::bench::weights"};
+  Arena gradients{account, MemoryClass::gradients, "konclave::bench::gradients"};
+  Arena inputs{account, MemoryClass::buffers, "konclave::bench::inputs"};
+  Arena activations{account, MemoryClass::activations, "konclave::bench::activations"};
+  Arena scratch{account, MemoryClass::buffers, "konclave::bench::scratch"};
+  Operations operations;
+  MicroBatch batch;
+  MoeStatistics statistics;
+};
+
+/// Random weights, zero gradients, prepared: ready to run.
+template <typename Layer> void start_layer(LayerMemory& memory, Layer& layer) {
+  layer.visit_parameters([&](Parameter& parameter) {
+    parameter.initialise(memory.exec, /*seed=*/1);
+    ops::fill_zero(memory.exec, parameter.grad());
+  });
+  layer.prepare(memory.exec, memory.operations);
+}
+
+}  // namespace konclave

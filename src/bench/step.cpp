@@ -1,0 +1,216 @@
+#include "base/text.hpp"
+#include "bench/batches.hpp"
+#include "bench/benchmarks.hpp"
+#include "bench/phases.hpp"
+#include "bench/probes.hpp"
+#include "comm/agreed.hpp"
+#include "deck/check_report.hpp"
+#include "model/flops.hpp"
+#include "run/process_memory.hpp"
+#include "run/report.hpp"
+#include "train/trainer.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <span>
+
+namespace konclave {
+
+namespace {
+
+/// Steps before anything is measured: memory grows to its size, backends make what they keep.
+constexpr int kFirstSteps = 2;
+
+/// Training as `konclave train` does it, on random batches and without files.
+class StepWork {
+ public:
+  explicit StepWork(const BenchSetup& setup)
+      : setup_(setup),
+        trace_(std::make_shared<Trace>()),
+        runner_(setup.deck.definition, setup.groups, /*trainable=*/true, setup.backends,
+                setup.deck.backends),
+        trainer_(runner_, setup.deck.optimizer, setup.deck.run.steps,
+                 setup.deck.parallel.grad_reduce) {
+    runner_.trace_to(trace_);
+    runner_.model().initialise(runner_.exec(), setup.deck.run.seed);
+    together(setup.world, [&] { runner_.weights_changed(); });  // a backend may refuse
+    trainer_.optimizer().reset(runner_.exec());
+  }
+
+  /// Makes the batch of the next step, which is no part of it.
+  void read_batch() { batch_ = random_batch(setup_, steps_ + 1); }
+  void step() {
+    metrics_ = trainer_.step(++steps_, batch_);
+    fence(runner_.exec(), "konclave::bench::step");
+    require(metrics_.finite, "a training step on random tokens gave no number");
+  }
+
+  ModelRunner& runner() { return runner_; }
+  Trace& trace() { return *trace_; }
+  std::int64_t tokens() const { return metrics_.tokens; }
+
+ private:
+  const BenchSetup& setup_;
+  std::shared_ptr<Trace> trace_;
+  ModelRunner runner_;
+  Trainer trainer_;
+  std::vector<HostMicroBatch> batch_;
+  std::int64_t steps_ = 0;
+  StepMetrics metrics_;
+};
+
+/// Bytes that a step moves at least beside its products, of the whole model.
+struct StepBytes {
+  double optimizer = 0, exchange = 0;
+};
+
+/// Each rank counts its share of what several hold.
+StepBytes step_bytes(const BenchSetup& setup, ModelRunner& runner) {
+  StepBytes mine;
+  runner.model().visit_parameters([&](const Parameter& parameter) {
+    const Transport& same = parameter.spec().routed ? *setup.groups.expert_dp : *setup.groups.dp_cp;
+    const int holders =
+        same.size() * (parameter.placement().on_all_tp ? setup.groups.tp->size() : 1);
+    const ParameterBytes bytes = parameter_bytes(parameter.size(), setup.compute(), holders);
+    mine.optimizer += static_cast<double>(bytes.optimizer) / holders;
+    mine.exchange += static_cast<double>(bytes.exchange) / holders;
+  });
+  return {setup.sum(mine.optimizer), setup.sum(mine.exchange)};
+}
+
+/// Of all ranks together.
+struct StepMemory {
+  std::array<std::int64_t, kMemoryClasses> classes{};
+  std::int64_t account = 0;  ///< peaks of the ranks' sums
+  ProcessMemory process;
+};
+
+StepMemory step_memory(const BenchSetup& setup, const MemoryAccount& account) {
+  std::array<std::int64_t, kMemoryClasses + 3> numbers{};
+  for (int use = 0; use < kMemoryClasses; ++use) {
+    numbers[static_cast<std::size_t>(use)] = account.peak(static_cast<MemoryClass>(use));
+  }
+  const ProcessMemory mine = process_memory();
+  numbers[kMemoryClasses] = account.peak_total();
+  numbers[kMemoryClasses + 1] = mine.peak;
+  numbers[kMemoryClasses + 2] = mine.peak_of_all;
+  setup.groups.world->sum(std::span<std::int64_t>(numbers));
+  StepMemory memory;
+  for (int use = 0; use < kMemoryClasses; ++use) {
+    memory.classes[static_cast<std::size_t>(use)] = numbers[static_cast<std::size_t>(use)];
+  }
+  memory.account = numbers[kMemoryClasses];
+  memory.process = {numbers[kMemoryClasses + 1], numbers[kMemoryClasses + 2]};
+  return memory;
+}
+
+void describe_memory(const StepMemory& memory, BenchReport& report) {
+  std::vector<std::string> parts;
+  nlohmann::json classes;
+  for (int use = 0; use < kMemoryClasses; ++use) {
+    const std::int64_t bytes = memory.classes[static_cast<std::size_t>(use)];
+    const std::string name(name_of(static_cast<MemoryClass>(use)));
+    parts.push_back(name + " " + format_bytes(bytes));
+    classes[name] = bytes;
+  }
+  const double ratio =
+      static_cast<double>(memory.process.peak_of_all) / static_cast<double>(memory.account);
+  report.text.push_back("memory of all ranks: " + join(parts, ", ") + "; account " +
+                        format_bytes(memory.account) + ", processes " +
+                        format_bytes(memory.process.peak_of_all) +
+                        fmt::format(" ({:.2f} of the account)", ratio));
+  report.more["memory"] = {{"classes", classes},
+                           {"account_bytes", memory.account},
+                           {"process_peak_bytes", memory.process.peak},
+                           {"process_peak_bytes_shared_once", memory.process.peak_of_all}};
+}
+
+/// Of the steps that were timed, as the mean over steps and ranks.
+void describe_phases(const BenchSetup& setup, Trace& trace, BenchReport& report) {
+  nlohmann::json mine = nlohmann::json::array();
+  for (const Phase& phase : phases_of(trace.events(), setup.settings.repetitions)) {
+    mine.push_back({{"name", phase.name}, {"seconds", phase.seconds}});
+  }
+  std::vector<std::vector<Phase>> per_rank;
+  for (const std::string& text : setup.world.gather(mine.dump(), /*root=*/0)) {
+    per_rank.emplace_back();
+    for (const nlohmann::json& phase : nlohmann::json::parse(text)) {
+      per_rank.back().push_back({phase.at("name"), phase.at("seconds")});
+    }
+  }
+  const std::vector<Phase> phases = mean_phases(per_rank);
+  double sum = 0;
+  for (const Phase& phase : phases) sum += phase.seconds;
+  nlohmann::json all = nlohmann::json::array();
+  for (const Phase& phase : phases) {
+    all.push_back(
+        {{"name", phase.name}, {"seconds", phase.seconds}, {"share", phase.seconds / sum}});
+    report.text.push_back(fmt::format("{:<44} {:>9.2f} ms {:>6.1f}%", phase.name,
+                                      phase.seconds * 1e3, 100 * phase.seconds / sum));
+  }
+  report.more["phases"] = all;
+  report.more["phases_seconds"] = sum;
+}
+
+}  // namespace
+
+BenchReport bench_step(const BenchSetup& setup) {
+  const ModelDefinition& definition = setup.deck.definition;
+  StepWork work(setup);
+  for (int step = 0; step < kFirstSteps; ++step) {
+    work.read_batch();
+    work.step();
+  }
+  // Before there is memory of anything but the step.
+  const StepMemory memory = step_memory(setup, work.runner().memory());
+
+  Rounds rounds(*setup.groups.world, setup.exec, setup.settings.repetitions);
+  const MachineProbes probes(setup, rounds);
+  rounds.add_single([&] { work.read_batch(); });
+  work.trace().set_recording(true);
+  const std::size_t piece = rounds.add_single([&] { work.step(); });
+  rounds.run();
+
+  BenchReport report;
+  report.benchmark = "step";
+  report.problem = fmt::format("{} tokens a step, {} ranks, ep = {}; {}", work.tokens(),
+                               setup.world.size(), setup.groups.ep->size(),
+                               join(describe_model(definition), "; ").substr(sizeof "model:"));
+  report.sizes = {{"tokens", work.tokens()},
+                  {"parameters", count_parameters(definition).total},
+                  {"hidden", definition.model.hidden_size},
+                  {"layers", definition.model.num_layers},
+                  {"experts", definition.moe.num_experts},
+                  {"top_k", definition.moe.top_k},
+                  {"ep", setup.groups.ep->size()},
+                  {"compute", name_of(definition.compute)}};
+  report.limits = probes.limits(rounds);
+  const auto tokens = static_cast<double>(work.tokens());
+  const double flops = training_flops_per_token(definition) * tokens;
+  const StepBytes bytes = step_bytes(setup, work.runner());
+  const double moved = bytes.optimizer + bytes.exchange;
+  const Spread seconds = rounds.timing(piece).seconds;
+  report.lines.push_back({"step", "", seconds, flops, moved,
+                          limit_seconds(report.limits, flops, moved),
+                          "products at the best rate, then optimizer and exchange at bandwidth"});
+  const double limit = report.lines.back().limit_seconds;
+  report.text.push_back(fmt::format(
+      "{:.1f} tokens/s ({:.1f} to {:.1f}), {:.4f} model TFLOP/s; limit {:.1f} tokens/s: {:.1f} ms "
+      "of "
+      "products, {:.1f} ms for {:.2f} GB",
+      tokens / seconds.median, tokens / seconds.most, tokens / seconds.least,
+      flops / seconds.median / 1e12, tokens / limit, limit_seconds(report.limits, flops, 0) * 1e3,
+      limit_seconds(report.limits, 0, moved) * 1e3, moved / 1e9));
+  report.more["tokens_per_second"] = tokens / seconds.median;
+  report.more["tflops"] = flops / seconds.median / 1e12;
+  report.more["limit"] = {{"tokens_per_second", tokens / limit},
+                          {"product_seconds", limit_seconds(report.limits, flops, 0)},
+                          {"optimizer_bytes", bytes.optimizer},
+                          {"exchange_bytes", bytes.exchange}};
+  describe_phases(setup, work.trace(), report);
+  describe_memory(memory, report);
+  return report;
+}
+
+}  // namespace konclave
