@@ -81,7 +81,7 @@ class Primitives {
   }
 
  private:
-  /// Rows per expert differ from step to step: an upper limit to what their primitives may hold.
+  /// An upper limit to what primitives may hold; a model has far fewer shapes.
   static constexpr std::size_t kMost = 4096;
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};

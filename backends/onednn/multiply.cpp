@@ -1,6 +1,7 @@
 #include "onednn/multiply.hpp"
 
 #include "onednn/matmul.hpp"
+#include "onednn/pieces.hpp"
 #include "onednn/sgemm.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/matrix.hpp"
@@ -86,7 +87,9 @@ std::string refuses_product(const GemmShape& shape) {
 }
 
 std::size_t product_workspace(const GemmShape& shape, std::int64_t rows) {
-  if (!is_converted(shape.type, shape.result)) return 0;
+  if (!is_converted(shape.type, shape.result)) {
+    return shape.type == DType::fp32 ? 0 : pieces_workspace(shape);
+  }
   const std::int64_t chunk = std::min(rows, kChunkRows);
   std::int64_t elements = Workspace::piece(chunk, shape.in) + Workspace::piece(chunk, shape.out);
   if (shape.kind == GemmKind::weight_gradient && shape.result != DType::fp32) {
@@ -132,7 +135,7 @@ void multiply(const ExecSpace& exec, const Product& product, const AnyView& work
           ops::matrix_of<float>(product.c));
   } else {
     fence(exec, "konclave::onednn::multiply");
-    matmul(product);
+    multiply_in_pieces(product, workspace);
   }
 }
 

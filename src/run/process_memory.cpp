@@ -28,16 +28,17 @@ std::int64_t peak_resident() {
 }  // namespace
 
 std::int64_t kernel_bytes(std::string_view text, std::string_view name) {
-  const std::string line = "\n" + std::string(name) + ":";
-  const std::string all = "\n" + std::string(text);
-  const std::size_t found = all.find(line);
-  if (found == std::string::npos) return 0;
-  const std::size_t digits = all.find_first_not_of(" \t", found + line.size());
-  std::int64_t kib = 0;
-  if (digits != std::string::npos) {
-    std::from_chars(all.data() + digits, all.data() + all.size(), kib);
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    if (!line.starts_with(name) || !line.substr(name.size()).starts_with(':')) continue;
+    const std::string_view number =
+        line.substr(std::min(line.size(), line.find_first_of("0123456789", name.size())));
+    std::int64_t kib = 0;
+    std::from_chars(number.data(), number.data() + number.size(), kib);
+    return kib * 1024;
   }
-  return kib * 1024;
+  return 0;
 }
 
 ProcessMemory process_memory() {
