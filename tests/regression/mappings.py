@@ -334,8 +334,8 @@ def neighbours(mapping):
     others = {"ranks": RANKS, "sp": (False, True),
               **{name: values for name, values in ALL.items() if name != "dp"},
               "model": [mapping.model._replace(**other) for other in (
-                  {"heads": 12, "kv_heads": 6}, {"ffn": 30}, {"length": 36},
-                  {"layers": 10, "more": ("moe.layer_frequency=1",)}, {"experts": 21},
+                  {"heads": 12, "kv_heads": 6}, {"heads": 6, "kv_heads": 2}, {"ffn": 30},
+                  {"length": 36}, {"layers": 10, "more": ("moe.layer_frequency=1",)}, {"experts": 21},
                   {"expert_ffn": 10}, {"experts": 0}, {"batch": 14})]}
     for name in ("tp", "cp", "pp", "vpp", "ep", "etp"):
         others[name] += (3, 5, 16)

@@ -1,5 +1,6 @@
 """The same deck gives the same losses, however its batch is cut and whoever multiplies."""
 
+import pathlib
 import unittest
 
 import harness
@@ -37,13 +38,25 @@ class MicroSize(harness.Case):
         self.assertGreater(abs(self.losses("one")[-1] - self.losses("four")[-1]), 1e-9)
 
 
+def cpu_has(feature):
+    return f" {feature} " in pathlib.Path("/proc/cpuinfo").read_text().replace("\n", " ")
+
+
 class Backends(harness.Case):
     """A deck runs wholly on each backend, says so, and gets the same losses."""
 
     OPERATIONS = ("gemm", "grouped_gemm", "attention")
+    # Types that a backend can do everything in; the tiles of amx do the experts of bf16 alone.
+    EVERYTHING = {
+        "simd": ("fp32",) if cpu_has("avx512_bf16") else ("fp32", "bf16"),
+        "onednn": ("fp32", "bf16"),
+        "kokkos_kernels": ("fp32", "fp64"),
+        "reference": (),  # the others are compared with it
+        "amx": (),
+    }
 
-    def train_on(self, backend, compute, code=0):
-        insist = [f"backends.{operation}={backend}" for operation in self.OPERATIONS]
+    def train_on(self, backend, compute, operations=OPERATIONS, code=0):
+        insist = [f"backends.{operation}={backend}" for operation in operations]
         return self.train("moe.toml", f"{backend}-{compute}", f"precision.compute={compute}",
                           "run.steps=5", "optimizer.warmup_steps=1", *insist, code=code)
 
@@ -53,18 +66,21 @@ class Backends(harness.Case):
         self.assertIn("reference", names)
         return names
 
+    def check(self, backend, compute, operations, tolerance):
+        output = self.train_on(backend, compute, operations)
+        for operation in operations:
+            self.assertIn(f"backend of {operation}: {backend}", output)
+        self.assert_losses_near(f"{backend}-{compute}", f"reference-{compute}", tolerance)
+
     def test_same_losses(self):
-        refuses = {("onednn", "fp64"), ("kokkos_kernels", "bf16")}
+        built = self.built()
         for compute, tolerance in (("fp32", 1e-5), ("fp64", 1e-9), ("bf16", 1e-2)):
             self.train_on("reference", compute)
-            for backend in self.built():
-                if (backend, compute) in refuses:
-                    continue
-                if backend != "reference":
-                    output = self.train_on(backend, compute)
-                    for operation in self.OPERATIONS:
-                        self.assertIn(f"backend of {operation}: {backend}", output)
-                    self.assert_losses_near(f"{backend}-{compute}", f"reference-{compute}", tolerance)
+            for backend in built:
+                if compute in self.EVERYTHING[backend]:
+                    self.check(backend, compute, self.OPERATIONS, tolerance)
+            if compute == "bf16" and "amx" in built and cpu_has("amx_bf16"):
+                self.check("amx", compute, ("grouped_gemm",), tolerance)
 
     def test_a_refusal_is_fatal_and_has_a_reason(self):
         for backend, compute in (("onednn", "fp64"), ("kokkos_kernels", "bf16")):
