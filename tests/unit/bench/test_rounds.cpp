@@ -26,7 +26,8 @@ TEST(SpreadOf, OddAndEvenNumbers) {
 
 TEST(Rounds, TakePiecesInTurns) {
   std::string order;
-  Rounds rounds(*Groups::alone().world, ExecSpace(), 3, /*shortest=*/0);
+  const Groups alone = Groups::alone();
+  Rounds rounds(*alone.world, ExecSpace(), 3, /*shortest=*/0);
   rounds.add([&] { order += 'a'; });
   rounds.add_single([&] { order += 'b'; });
   rounds.run();
@@ -37,7 +38,8 @@ TEST(Rounds, TakePiecesInTurns) {
 
 TEST(Rounds, CallShortPiecesOften) {
   int calls = 0, singles = 0;
-  Rounds rounds(*Groups::alone().world, ExecSpace(), 7, /*shortest=*/1e-3);
+  const Groups alone = Groups::alone();
+  Rounds rounds(*alone.world, ExecSpace(), 7, /*shortest=*/1e-3);
   rounds.add([&] { ++calls; });
   rounds.add_single([&] { ++singles; });
   rounds.run();
@@ -47,7 +49,8 @@ TEST(Rounds, CallShortPiecesOften) {
 
 TEST(Rounds, TimeOneCall) {
   const auto sleep = [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
-  Rounds rounds(*Groups::alone().world, ExecSpace(), 3, /*shortest=*/8e-3);
+  const Groups alone = Groups::alone();
+  Rounds rounds(*alone.world, ExecSpace(), 3, /*shortest=*/8e-3);
   rounds.add(sleep);
   rounds.run();
   const Timing& timing = rounds.timing(0);
