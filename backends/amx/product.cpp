@@ -136,16 +136,12 @@ void multiply_sum(const ExecSpace& exec, const Kernels& kernels, const GemmShape
 
 /// A sum over rows, chunk by chunk.
 void multiply_chunks(const ExecSpace& exec, const Kernels& kernels, const GemmShape& shape,
-                     ops::Product product, std::uint16_t* scratch) {
+                     const ops::Product& product, std::uint16_t* scratch) {
   const std::int64_t rows = product.inner(), step = chunk_rows(shape.result, rows);
   if (rows == 0 && !product.accumulate) ops::fill_zero(exec, product.c);
-  const AnyIn a = product.a, b = product.b;
   for (std::int64_t first = 0; first < rows; first += step) {
-    const std::int64_t count = std::min(step, rows - first);
-    product.a = a.slice(first, count);
-    product.b = b.slice(first, count);
-    multiply_sum(exec, kernels, shape, product, scratch);
-    product.accumulate = true;
+    multiply_sum(exec, kernels, shape, ops::part_of(product, first, std::min(step, rows - first)),
+                 scratch);
   }
 }
 

@@ -23,19 +23,6 @@ std::int64_t piece_rows(std::int64_t left) {
   return std::clamp(whole, kLeast, kMost);
 }
 
-/// `count` rows from `first` on: of a and c, or of both factors where rows are summed over.
-Product part(const Product& product, std::int64_t first, std::int64_t count) {
-  Product rows = product;
-  rows.a = product.a.slice(first, count);
-  if (product.transpose_a) {
-    rows.b = product.b.slice(first, count);
-    rows.accumulate = product.accumulate || first > 0;
-  } else {
-    rows.c = product.c.slice(first, count);
-  }
-  return rows;
-}
-
 /// Hands out matrices of kLeast rows in a workspace.
 class Padding {
  public:
@@ -88,9 +75,9 @@ void multiply_in_pieces(const Product& product, const AnyView& workspace) {
   for (std::int64_t first = 0; first < rows;) {
     const std::int64_t left = rows - first, count = piece_rows(left);
     if (count <= left) {
-      matmul(part(product, first, count));
+      matmul(part_of(product, first, count));
     } else {
-      multiply_padded(part(product, first, left), workspace);
+      multiply_padded(part_of(product, first, left), workspace);
     }
     first += count;
   }

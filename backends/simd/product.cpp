@@ -185,19 +185,6 @@ void multiply_sum(const ExecSpace& exec, const Product& product, Workspace works
       });
 }
 
-/// The product of `count` rows of a; those of a sum are added to what earlier chunks gave.
-Product chunk_of(const Product& product, std::int64_t first, std::int64_t count) {
-  Product chunk = product;
-  chunk.a = product.a.slice(first, count);
-  if (product.transpose_a) {
-    chunk.b = product.b.slice(first, count);
-    chunk.accumulate = product.accumulate || first > 0;
-  } else {
-    chunk.c = product.c.slice(first, count);
-  }
-  return chunk;
-}
-
 /// A sum that is rounded at its end cannot be cut.
 std::int64_t chunk_rows(bool is_sum, DType result, std::int64_t rows) {
   return is_sum && result != DType::fp32 ? rows : std::min(rows, kChunkRows);
@@ -208,7 +195,7 @@ void multiply_typed(const ExecSpace& exec, const Product& product, const AnyView
   const std::int64_t rows = product.a.extent(0);
   const std::int64_t step = chunk_rows(product.transpose_a, product.c.type(), rows);
   for (std::int64_t first = 0; first < rows; first += step) {
-    const Product chunk = chunk_of(product, first, std::min(step, rows - first));
+    const Product chunk = part_of(product, first, std::min(step, rows - first));
     if (product.transpose_a) {
       multiply_sum<X, R>(exec, chunk, Workspace(workspace));
     } else if (product.transpose_b) {

@@ -26,6 +26,18 @@ Product product_of(const GemmShape& shape, const AnyIn& a, const AnyIn& b, const
   return {a, b, c, of_weight, forward, shape.accumulate};
 }
 
+Product part_of(const Product& product, std::int64_t first, std::int64_t count) {
+  Product part = product;
+  part.a = product.a.slice(first, count);
+  if (product.transpose_a) {
+    part.b = product.b.slice(first, count);
+    part.accumulate = product.accumulate || first > 0;
+  } else {
+    part.c = product.c.slice(first, count);
+  }
+  return part;
+}
+
 std::vector<Product> products_of(const ExecSpace& exec, const GroupedGemmShape& shape,
                                  const View1<const int>& offsets, const AnyIn& a, const AnyIn& b,
                                  const AnyView& c) {

@@ -3,6 +3,7 @@
 #include "ops/gemm.hpp"
 #include "ops/grouped_gemm.hpp"
 
+#include <cstdint>
 #include <vector>
 
 namespace konclave::ops {
@@ -24,6 +25,10 @@ struct Product {
 /// `b` is the weight, as stored or in a backend's form of the same extents, or x for
 /// weight_gradient. Throws when an extent does not fit the shape.
 Product product_of(const GemmShape& shape, const AnyIn& a, const AnyIn& b, const AnyView& c);
+
+/// The part of a product that `count` rows of a from `first` on give: rows of c, or, where rows are
+/// summed over, a part of the sum, which is added to what the parts before it gave.
+Product part_of(const Product& product, std::int64_t first, std::int64_t count);
 
 /// The products of a grouped one, one for each expert with work to do: all of them for
 /// weight_gradient (an expert without rows has a gradient of zero), those with rows otherwise.
