@@ -281,7 +281,8 @@ struct CountedScratch {
   static constexpr std::int64_t kBlock = std::int64_t{1} << 20;
 
   CountedScratch() { arena.make(DType::fp64, kBlock / 8); }
-  /// At most in use at once beside the first view; what is smaller than a block shares a little one.
+  /// At most in use at once beside the first view; what is smaller than a block shares a little
+  /// one.
   std::int64_t blocks() const { return account.peak(MemoryClass::buffers) / kBlock - 1; }
 
   MemoryAccount account;
