@@ -93,14 +93,14 @@ target_include_directories(konclave_hwloc SYSTEM INTERFACE $<BUILD_INTERFACE:${H
 target_link_libraries(konclave_hwloc INTERFACE ${HWLOC_LIBRARY})
 set_target_properties(konclave_hwloc PROPERTIES EXPORT_NAME hwloc)
 
-if("amx" IN_LIST KONCLAVE_BACKENDS)
+if("tiles" IN_LIST KONCLAVE_BACKENDS)
   set(KONCLAVE_AMX_FLAGS -march=x86-64-v4 -mavx512bf16 -mamx-tile -mamx-bf16)
   list(JOIN KONCLAVE_AMX_FLAGS " " _flags)
   include(CheckCXXCompilerFlag)
   check_cxx_compiler_flag("${_flags}" KONCLAVE_HAS_AMX)
   if(NOT KONCLAVE_HAS_AMX)
-    message(STATUS "Konclave: the compiler knows no AMX, backend amx is left out")
-    list(REMOVE_ITEM KONCLAVE_BACKENDS amx)
+    message(STATUS "Konclave: the compiler knows no AMX, backend tiles is left out")
+    list(REMOVE_ITEM KONCLAVE_BACKENDS tiles)
   endif()
 endif()
 

@@ -1,9 +1,9 @@
 #pragma once
 
-#include "amx/tile_config.hpp"
-#include "amx/vectors.hpp"
 #include "base/dtype.hpp"
 #include "base/error.hpp"
+#include "tiles/tile_config.hpp"
+#include "tiles/vectors.hpp"
 
 #include <array>
 #include <bit>
@@ -13,18 +13,18 @@
 
 namespace konclave {
 
-/// What the functions of amx::AmxTiles do on a CPU that has such tiles, as its manual has it: the
+/// What the functions of tiles::AmxTiles do on a CPU that has such tiles, as its manual has it: the
 /// limits of the configuration, the order of sums, and numbers that are too small to be normal.
 /// Throws where the CPU would raise a signal.
 class EmulatedTiles {
  public:
-  EmulatedTiles() : EmulatedTiles(amx::kLargestTiles) {}
-  explicit EmulatedTiles(const amx::TileConfig& config) : config_(config) {
+  EmulatedTiles() : EmulatedTiles(tiles::kLargestTiles) {}
+  explicit EmulatedTiles(const tiles::TileConfig& config) : config_(config) {
     require(config.palette == 1 && config.start_row == 0, "no such palette");
     for (int t = 0; t < 16; ++t) {
       const bool used = config.rows[t] > 0 || config.row_bytes[t] > 0;
-      require(t < amx::kTiles || !used, "no such tile");
-      require(config.rows[t] <= amx::kTileRows && config.row_bytes[t] <= amx::kTileRowBytes,
+      require(t < tiles::kTiles || !used, "no such tile");
+      require(config.rows[t] <= tiles::kTileRows && config.row_bytes[t] <= tiles::kTileRowBytes,
               "a tile is too large");
       require((config.rows[t] > 0) == (config.row_bytes[t] > 0), "a tile has one extent only");
     }
@@ -75,20 +75,22 @@ class EmulatedTiles {
     }
   }
 
-  void narrow(const amx::Floats& low, const amx::Floats& high, amx::Halves& result) {
+  void narrow(const tiles::Floats& low, const tiles::Floats& high, tiles::Halves& result) {
+    tiles::Halves rounded{};
     for (int i = 0; i < 16; ++i) {
-      result[i] = Bf16::round(flushed(low[i]));
-      result[16 + i] = Bf16::round(flushed(high[i]));
+      rounded[i] = Bf16::round(flushed(low[i]));
+      rounded[16 + i] = Bf16::round(flushed(high[i]));
     }
+    result = rounded;
   }
-  void stream(const amx::Floats& values, float* to) {
+  void stream(const tiles::Floats& values, float* to) {
     require(reinterpret_cast<std::uintptr_t>(to) % 64 == 0, "a stream begins within a line");
     std::memcpy(to, &values, sizeof values);
   }
   void finish_streams() {}
 
  private:
-  using Tile = std::array<std::array<char, amx::kTileRowBytes>, amx::kTileRows>;
+  using Tile = std::array<std::array<char, tiles::kTileRowBytes>, tiles::kTileRows>;
 
   Tile& configured(int tile) {
     require(config_.rows[tile] > 0, "a tile is not configured");
@@ -103,8 +105,8 @@ class EmulatedTiles {
     return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0F, value) : value;
   }
 
-  amx::TileConfig config_;
-  std::array<Tile, amx::kTiles> tiles_{};
+  tiles::TileConfig config_;
+  std::array<Tile, tiles::kTiles> tiles_{};
 };
 
 }  // namespace konclave

@@ -1,8 +1,8 @@
-#include "amx/packing.hpp"
+#include "tiles/packing.hpp"
 
 #include <cstring>
 
-namespace konclave::amx {
+namespace konclave::tiles {
 
 void order_block(BlockOrder order, const BitRows& from, std::int64_t row, std::int64_t column,
                  std::uint16_t* to) {
@@ -25,7 +25,7 @@ void order_block(BlockOrder order, const BitRows& from, std::int64_t row, std::i
 
 WeightForm weight_form(const GemmShape& shape) {
   if (shape.kind == GemmKind::weight_gradient) return {};
-  return {shape.kind == GemmKind::forward ? "amx.forward" : "amx.data_gradient", DType::bf16,
+  return {shape.kind == GemmKind::forward ? "tiles.forward" : "tiles.data_gradient", DType::bf16,
           blocks_of(shape.out) * blocks_of(shape.in) * kBlockSize};
 }
 
@@ -38,7 +38,7 @@ void pack_weight(const ExecSpace& exec, const Kernels& kernels, const GemmShape&
   // the rows in both cases, and written as a whole.
   const bool forward = shape.kind == GemmKind::forward;
   const BlockOrder order = forward ? kernels.right_of_columns : kernels.right_of_rows;
-  Kokkos::parallel_for("konclave::amx::pack_weight", Range(exec, 0, down), [=](std::int64_t i) {
+  Kokkos::parallel_for("konclave::tiles::pack_weight", Range(exec, 0, down), [=](std::int64_t i) {
     for (std::int64_t j = 0; j < across; ++j) {
       const std::int64_t place = forward ? i * across + j : j * down + i;
       order_block(order, rows, i * kBlock, j * kBlock, packed + place * kBlockSize);
@@ -56,4 +56,4 @@ RightPanels panels_of(const GemmShape& shape, const PreparedWeight& weight) {
   return {packed + first * kBlockSize, size / blocks_of(shape.in), packed + size};
 }
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

@@ -7,7 +7,7 @@
 /// compiled for different CPUs, so everything has internal linkage, and nothing of the standard
 /// library is called: a linker that keeps one copy of an inline function must not find one that
 /// the CPU at hand cannot run. Vectors go by reference, as their way by value depends on the CPU.
-namespace konclave::amx {
+namespace konclave::tiles {
 
 using Floats = float __attribute__((vector_size(64)));
 using Words = std::uint32_t __attribute__((vector_size(64)));
@@ -83,4 +83,4 @@ inline void transpose(Words (&rows)[16]) {
 }
 
 }  // namespace
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

@@ -1,12 +1,12 @@
 #pragma once
 
-#include "amx/kernels.hpp"
 #include "ops/gemm.hpp"
 #include "ops/grouped_gemm.hpp"
+#include "tiles/kernels.hpp"
 
 #include <cstdint>
 
-namespace konclave::amx {
+namespace konclave::tiles {
 
 /// Bytes of scratch memory for a product of `rows` rows.
 std::size_t product_workspace(const GemmShape& shape, std::int64_t rows);
@@ -19,4 +19,4 @@ void multiply(const ExecSpace& exec, const Kernels& kernels, const GemmShape& sh
 void multiply(const ExecSpace& exec, const Kernels& kernels, const GroupedGemmShape& shape,
               const GroupedGemmOperands& operands);
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

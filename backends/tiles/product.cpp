@@ -1,14 +1,14 @@
-#include "amx/product.hpp"
+#include "tiles/product.hpp"
 
-#include "amx/packing.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/product.hpp"
 #include "tensor/host_copy.hpp"
+#include "tiles/packing.hpp"
 
 #include <algorithm>
 #include <vector>
 
-namespace konclave::amx {
+namespace konclave::tiles {
 
 namespace {
 
@@ -77,7 +77,7 @@ void run(const ExecSpace& exec, void (*kernel)(const BlockProduct&), const Block
   const std::int64_t threads = std::max(1, exec.concurrency());
   const std::int64_t across = std::min(threads, panels);
   const std::int64_t down = std::min(blocks, threads / across);
-  Kokkos::parallel_for("konclave::amx::multiply", Range(exec, 0, across * down),
+  Kokkos::parallel_for("konclave::tiles::multiply", Range(exec, 0, across * down),
                        [=](std::int64_t part) {
                          BlockProduct mine = product;
                          const std::int64_t i = part / across, j = part % across;
@@ -99,7 +99,7 @@ void multiply_rows(const ExecSpace& exec, const Kernels& kernels, const GemmShap
   blocks.in_place = LeftBlocks::row_major(a.data, a.columns);
   blocks.copied = LeftBlocks::packed(scratch, steps);
   blocks.right = right;
-  Kokkos::parallel_for("konclave::amx::copy_rows",
+  Kokkos::parallel_for("konclave::tiles::copy_rows",
                        Range(exec, blocks.first_copied, blocks_of(a.rows)), [=](std::int64_t b) {
                          std::uint16_t* const to =
                              scratch + (b - blocks.first_copied) * blocks.copied.block_stride;
@@ -119,7 +119,7 @@ void multiply_sum(const ExecSpace& exec, const Kernels& kernels, const GemmShape
                      across = blocks_of(b.columns), of_line = steps * kBlockSize;
   std::uint16_t *const left = scratch, *const right = scratch + down * of_line;
   const BlockOrder order_left = kernels.left_of_columns, order_right = kernels.right_of_rows;
-  Kokkos::parallel_for("konclave::amx::pack_sum", Range(exec, 0, steps), [=](std::int64_t s) {
+  Kokkos::parallel_for("konclave::tiles::pack_sum", Range(exec, 0, steps), [=](std::int64_t s) {
     for (std::int64_t i = 0; i < down; ++i) {
       order_block(order_left, a, s * kBlock, i * kBlock, left + i * of_line + s * kBlockSize);
     }
@@ -199,4 +199,4 @@ void multiply(const ExecSpace& exec, const Kernels& kernels, const GroupedGemmSh
   }
 }
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

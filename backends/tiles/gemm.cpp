@@ -1,9 +1,9 @@
-#include "amx/offers.hpp"
-#include "amx/packing.hpp"
-#include "amx/permission.hpp"
-#include "amx/product.hpp"
+#include "tiles/offers.hpp"
+#include "tiles/packing.hpp"
+#include "tiles/permission.hpp"
+#include "tiles/product.hpp"
 
-namespace konclave::amx {
+namespace konclave::tiles {
 
 namespace {
 
@@ -26,7 +26,7 @@ void run(const ExecSpace& exec, const Shape& shape, const Operands& operands) {
 }  // namespace
 
 GemmOffer gemm_offer() {
-  return {.backend = "amx",
+  return {.backend = "tiles",
           .refuses = &refuses,
           .workspace = &product_workspace,
           .run = &run<GemmShape, GemmOperands>,
@@ -34,7 +34,7 @@ GemmOffer gemm_offer() {
 }
 
 GroupedGemmOffer grouped_gemm_offer() {
-  return {.backend = "amx",
+  return {.backend = "tiles",
           .refuses = [](const GroupedGemmShape& shape) { return refuses(shape.each); },
           // Experts take turns, and one may have all rows.
           .workspace = [](const GroupedGemmShape& shape,
@@ -43,4 +43,4 @@ GroupedGemmOffer grouped_gemm_offer() {
           .packing = {&weight_form, &pack}};
 }
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

@@ -1,11 +1,11 @@
-#include "amx/permission.hpp"
+#include "tiles/permission.hpp"
 
 #include <cpuid.h>
 
 #include <sys/syscall.h>
 #include <unistd.h>
 
-namespace konclave::amx {
+namespace konclave::tiles {
 
 namespace {
 
@@ -41,4 +41,4 @@ std::string why_no_tiles() {
   return kAnswer;
 }
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

@@ -1,11 +1,11 @@
-#include "amx/offers.hpp"
 #include "ops/op_table.hpp"
+#include "tiles/offers.hpp"
 
-namespace konclave::amx {
+namespace konclave::tiles {
 
 void offer(OpTable& table) {
   table.gemm.push_back(gemm_offer());
   table.grouped_gemm.push_back(grouped_gemm_offer());
 }
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

@@ -4,7 +4,7 @@
 
 /// Products of bf16 by 32 x 32 blocks of sums, each of four tiles, in steps of 32 along the inner
 /// extent. Elements are the bits of bf16.
-namespace konclave::amx {
+namespace konclave::tiles {
 
 inline constexpr int kBlock = 32;
 inline constexpr int kBlockSize = kBlock * kBlock;
@@ -68,4 +68,4 @@ struct Kernels {
 };
 const Kernels& amx_kernels();
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

@@ -1,15 +1,15 @@
 // The kernels for tiles: emulated on every CPU, so that all but the instructions themselves is
 // judged everywhere, and as they are where the CPU has them.
 
-#include "amx/block_product.hpp"
-#include "amx/offers.hpp"
-#include "amx/packing.hpp"
-#include "amx/permission.hpp"
-#include "amx/product.hpp"
 #include "tests/support/close.hpp"
 #include "tests/support/tensors.hpp"
 #include "tests/unit/ops/emulated_tiles.hpp"
 #include "tests/unit/ops/offers.hpp"
+#include "tiles/block_product.hpp"
+#include "tiles/offers.hpp"
+#include "tiles/packing.hpp"
+#include "tiles/permission.hpp"
+#include "tiles/product.hpp"
 
 #include <gtest/gtest.h>
 
@@ -22,32 +22,32 @@
 namespace konclave {
 namespace {
 
-constexpr amx::Kernels kEmulated = amx::kernels_of<EmulatedTiles>();
+constexpr tiles::Kernels kEmulated = tiles::kernels_of<EmulatedTiles>();
 
 /// Products of bf16, plain and grouped, that some kernels run.
-class AmxProducts : public testing::Test {
+class TileProducts : public testing::Test {
  protected:
   AnyIn left(const GemmShape& shape, int rows) {
     const bool forward = shape.kind == GemmKind::forward;
     return tensors_.random("a", shape.type, rows, forward ? shape.in : shape.out);
   }
-  PreparedWeight prepared(const amx::Kernels& kernels, const GemmShape& shape, const AnyIn& w) {
-    const WeightForm form = amx::weight_form(shape);
+  PreparedWeight prepared(const tiles::Kernels& kernels, const GemmShape& shape, const AnyIn& w) {
+    const WeightForm form = tiles::weight_form(shape);
     const std::int64_t matrices = w.rank() == 3 ? w.extent(0) : 1;
     const AnyView packed = tensors_.poisoned(form.type, matrices, form.elements);
     const AnyIn rows = w.reshape(matrices * shape.out, shape.in);
     for (std::int64_t e = 0; e < matrices; ++e) {
-      amx::pack_weight(exec_, kernels, shape, rows.slice(e * shape.out, shape.out),
-                       packed.slice(e, 1));
+      tiles::pack_weight(exec_, kernels, shape, rows.slice(e * shape.out, shape.out),
+                         packed.slice(e, 1));
     }
     return {w, packed, form.layout};
   }
   AnyView workspace(const GemmShape& shape, int rows) {
-    return tensors_.workspace(amx::product_workspace(shape, rows), shape.type);
+    return tensors_.workspace(tiles::product_workspace(shape, rows), shape.type);
   }
 
   /// A product and what the reference makes of it.
-  void expect_product(const amx::Kernels& kernels, const GemmShape& shape, int rows) {
+  void expect_product(const tiles::Kernels& kernels, const GemmShape& shape, int rows) {
     const bool of_weight = shape.kind == GemmKind::weight_gradient;
     const AnyIn a = left(shape, rows);
     const AnyIn b = tensors_.random("b", shape.type, of_weight ? rows : shape.out, shape.in);
@@ -58,7 +58,7 @@ class AmxProducts : public testing::Test {
     const PreparedWeight weight = of_weight ? PreparedWeight() : prepared(kernels, shape, b);
     const AnyIn second = of_weight ? b : AnyIn();
 
-    amx::multiply(exec_, kernels, shape, {a, &weight, second, c, workspace(shape, rows)});
+    tiles::multiply(exec_, kernels, shape, {a, &weight, second, c, workspace(shape, rows)});
 
     const PreparedWeight stored{b};
     built_backends().gemm.back().run(exec_, shape, {a, &stored, second, expected, {}});
@@ -66,7 +66,7 @@ class AmxProducts : public testing::Test {
         << describe(shape) << ", " << rows << " rows";
   }
 
-  void expect_grouped(const amx::Kernels& kernels, const GroupedGemmShape& shape,
+  void expect_grouped(const tiles::Kernels& kernels, const GroupedGemmShape& shape,
                       const std::vector<int>& offsets, int rows) {
     const GemmShape& each = shape.each;
     const bool of_weight = each.kind == GemmKind::weight_gradient;
@@ -82,7 +82,7 @@ class AmxProducts : public testing::Test {
     const AnyIn second = of_weight ? b : AnyIn();
     const View1<const int> first = tensors_.integers(offsets);
 
-    amx::multiply(exec_, kernels, shape, {first, a, &weight, second, c, workspace(each, rows)});
+    tiles::multiply(exec_, kernels, shape, {first, a, &weight, second, c, workspace(each, rows)});
 
     const PreparedWeight stored{b};
     built_backends().grouped_gemm.back().run(exec_, shape,
@@ -99,7 +99,7 @@ class AmxProducts : public testing::Test {
     return shapes;
   }
 
-  void expect_all_products(const amx::Kernels& kernels) {
+  void expect_all_products(const tiles::Kernels& kernels) {
     constexpr std::pair<int, int> kExtents[] = {{1, 1},   {2, 7},   {31, 17},  {32, 64},
                                                 {33, 96}, {64, 33}, {65, 127}, {160, 32}};
     for (const auto& [out, in] : kExtents) {
@@ -112,7 +112,7 @@ class AmxProducts : public testing::Test {
     }
   }
 
-  void expect_all_grouped(const amx::Kernels& kernels) {
+  void expect_all_grouped(const tiles::Kernels& kernels) {
     for (const auto& [out, in] : {std::pair(33, 64), std::pair(96, 5)}) {
       for (const GemmShape& each : products(out, in)) {
         for (const std::vector<int>& offsets :
@@ -129,18 +129,18 @@ class AmxProducts : public testing::Test {
   Tensors tensors_{exec_};
 };
 
-TEST_F(AmxProducts, EmulatedAgreesWithReference) { expect_all_products(kEmulated); }
+TEST_F(TileProducts, EmulatedAgreesWithReference) { expect_all_products(kEmulated); }
 
-TEST_F(AmxProducts, EmulatedGroupsAgreeWithReference) { expect_all_grouped(kEmulated); }
+TEST_F(TileProducts, EmulatedGroupsAgreeWithReference) { expect_all_grouped(kEmulated); }
 
-TEST_F(AmxProducts, OfTheCpuAgreesWithReference) {
-  if (const std::string reason = amx::why_no_tiles(); !reason.empty()) GTEST_SKIP() << reason;
-  expect_all_products(amx::amx_kernels());
-  expect_all_grouped(amx::amx_kernels());
+TEST_F(TileProducts, OfTheCpuAgreesWithReference) {
+  if (const std::string reason = tiles::why_no_tiles(); !reason.empty()) GTEST_SKIP() << reason;
+  expect_all_products(tiles::amx_kernels());
+  expect_all_grouped(tiles::amx_kernels());
 }
 
 /// Sums over more rows than the workspace holds, and left factors that the cache does not hold.
-TEST_F(AmxProducts, LongOnesAreCut) {
+TEST_F(TileProducts, LongOnesAreCut) {
   for (const GemmShape& shape : products(40, 24)) {
     tensors_ = Tensors(exec_);
     expect_product(kEmulated, shape, 1057);
@@ -149,7 +149,7 @@ TEST_F(AmxProducts, LongOnesAreCut) {
 }
 
 /// Rows behind a block that is not full, and columns behind a row, may hold anything.
-TEST_F(AmxProducts, NothingBehindTheOperandsCounts) {
+TEST_F(TileProducts, NothingBehindTheOperandsCounts) {
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
   for (const int in : {32, 37}) {
     const GemmShape shape{GemmKind::forward, 5, in, DType::bf16, DType::fp32, false};
@@ -158,14 +158,14 @@ TEST_F(AmxProducts, NothingBehindTheOperandsCounts) {
     const PreparedWeight weight =
         prepared(kEmulated, shape, tensors_.random("w", DType::bf16, 5, in));
     const AnyView c = tensors_.poisoned(DType::fp32, 4, 5);
-    amx::multiply(exec_, kEmulated, shape,
-                  {a.slice(0, 3), &weight, {}, c.slice(0, 3), workspace(shape, 3)});
+    tiles::multiply(exec_, kEmulated, shape,
+                    {a.slice(0, 3), &weight, {}, c.slice(0, 3), workspace(shape, 3)});
     for (const double value : to_doubles(exec_, c.slice(0, 3))) EXPECT_FALSE(std::isnan(value));
     for (const double value : to_doubles(exec_, c.slice(3, 1))) EXPECT_TRUE(std::isnan(value));
   }
 }
 
-TEST_F(AmxProducts, SomeRowsOfAWeightAreAWeight) {
+TEST_F(TileProducts, SomeRowsOfAWeightAreAWeight) {
   constexpr int kOut = 300, kIn = 45, kFirst = 256, kRows = 19;
   const AnyIn w = tensors_.random("w", DType::bf16, kOut, kIn);
   for (const GemmKind kind : {GemmKind::forward, GemmKind::data_gradient}) {
@@ -178,7 +178,7 @@ TEST_F(AmxProducts, SomeRowsOfAWeightAreAWeight) {
     const AnyView c = tensors_.poisoned(DType::fp32, kRows, width),
                   expected = tensors_.poisoned(DType::fp32, kRows, width);
 
-    amx::multiply(exec_, kEmulated, part, {a, &rows, {}, c, workspace(part, kRows)});
+    tiles::multiply(exec_, kEmulated, part, {a, &rows, {}, c, workspace(part, kRows)});
 
     const PreparedWeight stored{w.slice(kFirst, part.out)};
     built_backends().gemm.back().run(exec_, part, {a, &stored, {}, expected, {}});
@@ -188,27 +188,27 @@ TEST_F(AmxProducts, SomeRowsOfAWeightAreAWeight) {
 
 TEST(AmxOrders, BringEachElementToItsPlace) {
   constexpr int kStride = 40;
-  std::vector<std::uint16_t> from(amx::kBlock * kStride);
+  std::vector<std::uint16_t> from(tiles::kBlock * kStride);
   std::iota(from.begin(), from.end(), std::uint16_t{0});
   const auto at = [&](int i, int j) { return from[i * kStride + j]; };
-  std::uint16_t rows[amx::kBlockSize], columns[amx::kBlockSize], left[amx::kBlockSize];
+  std::uint16_t rows[tiles::kBlockSize], columns[tiles::kBlockSize], left[tiles::kBlockSize];
 
   kEmulated.right_of_rows(from.data(), kStride, rows);
   kEmulated.right_of_columns(from.data(), kStride, columns);
   kEmulated.left_of_columns(from.data(), kStride, left);
 
-  for (int k = 0; k < amx::kBlock; ++k) {
-    for (int n = 0; n < amx::kBlock; ++n) {
+  for (int k = 0; k < tiles::kBlock; ++k) {
+    for (int n = 0; n < tiles::kBlock; ++n) {
       const int place = n / 16 * 512 + k / 2 * 32 + n % 16 * 2 + k % 2;
       EXPECT_EQ(rows[place], at(k, n));
       EXPECT_EQ(columns[place], at(n, k));
-      EXPECT_EQ(left[n * amx::kBlock + k], at(k, n));
+      EXPECT_EQ(left[n * tiles::kBlock + k], at(k, n));
     }
   }
 }
 
 TEST(EmulatedTiles, KeepTheLimitsOfTheirConfiguration) {
-  amx::TileConfig config = amx::kLargestTiles;
+  tiles::TileConfig config = tiles::kLargestTiles;
   config.rows[1] = 5;
   config.row_bytes[1] = 24;
   EmulatedTiles tiles(config);
@@ -220,14 +220,14 @@ TEST(EmulatedTiles, KeepTheLimitsOfTheirConfiguration) {
   EXPECT_ANY_THROW((tiles.multiply_add<0, 4, 1>()));
   config.rows[2] = 17;
   EXPECT_ANY_THROW(EmulatedTiles{config});
-  EXPECT_ANY_THROW(EmulatedTiles{amx::TileConfig()});
+  EXPECT_ANY_THROW(EmulatedTiles{tiles::TileConfig()});
 }
 
 TEST(AmxOffer, SaysWhatItCannotDo) {
-  const GemmOffer offer = amx::gemm_offer();
+  const GemmOffer offer = tiles::gemm_offer();
   for (const GemmShape& shape : all_shapes(8, 8)) {
     const bool types = shape.type == DType::bf16 && shape.result != DType::fp64;
-    const std::string expected = types ? amx::why_no_tiles() : offer.refuses(shape);
+    const std::string expected = types ? tiles::why_no_tiles() : offer.refuses(shape);
     EXPECT_EQ(offer.refuses(shape), expected);
     EXPECT_TRUE(types || !expected.empty()) << describe(shape);
   }

@@ -1,12 +1,12 @@
 #pragma once
 
-#include "amx/kernels.hpp"
 #include "ops/gemm.hpp"
+#include "tiles/kernels.hpp"
 
 #include <algorithm>
 #include <cstdint>
 
-namespace konclave::amx {
+namespace konclave::tiles {
 
 /// Blocks that an extent takes up, the last with zeros.
 inline std::int64_t blocks_of(std::int64_t extent) { return (extent + kBlock - 1) / kBlock; }
@@ -35,4 +35,4 @@ void pack_weight(const ExecSpace& exec, const Kernels& kernels, const GemmShape&
 /// What a prepared matrix holds, in whole or in part.
 RightPanels panels_of(const GemmShape& shape, const PreparedWeight& weight);
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

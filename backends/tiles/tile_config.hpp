@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-namespace konclave::amx {
+namespace konclave::tiles {
 
 /// A tile has at most 16 rows of 64 bytes: 16 sums in fp32, or 16 pairs of bf16.
 inline constexpr int kTileRows = 16, kTileRowBytes = 64, kTiles = 8;
@@ -19,4 +19,4 @@ static_assert(sizeof(TileConfig) == 64);
 inline constexpr TileConfig kLargestTiles{
     1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

@@ -1,11 +1,11 @@
 #pragma once
 
-#include "amx/tile_config.hpp"
-#include "amx/vectors.hpp"
+#include "tiles/tile_config.hpp"
+#include "tiles/vectors.hpp"
 
 #include <cstdint>
 
-namespace konclave::amx {
+namespace konclave::tiles {
 namespace {
 
 /// The CPU's tiles, configured while this object lives. Other libraries release the configuration
@@ -45,4 +45,4 @@ class AmxTiles {
 };
 
 }  // namespace
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

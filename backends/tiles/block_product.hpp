@@ -1,15 +1,15 @@
 #pragma once
 
-#include "amx/kernels.hpp"
-#include "amx/tile_config.hpp"
-#include "amx/vectors.hpp"
+#include "tiles/kernels.hpp"
+#include "tiles/tile_config.hpp"
+#include "tiles/vectors.hpp"
 
 #include <cstdint>
 #include <type_traits>
 
 /// The kernels, for tiles of any kind: `Tiles` has the functions of AmxTiles. See vectors.hpp for
 /// what may be written here.
-namespace konclave::amx {
+namespace konclave::tiles {
 namespace {
 
 /// Brings the panel behind the one in use into the second cache, some lines at each step.
@@ -204,4 +204,4 @@ template <typename Tiles> constexpr Kernels kernels_of() {
 }
 
 }  // namespace
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

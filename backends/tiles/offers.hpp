@@ -4,9 +4,9 @@
 #include "ops/grouped_gemm.hpp"
 
 /// Products of bf16 on the tiles that some x86 CPUs have (AMX), for weights packed once.
-namespace konclave::amx {
+namespace konclave::tiles {
 
 GemmOffer gemm_offer();
 GroupedGemmOffer grouped_gemm_offer();
 
-}  // namespace konclave::amx
+}  // namespace konclave::tiles

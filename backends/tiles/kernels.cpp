@@ -1,0 +1,13 @@
+#include "tiles/kernels.hpp"
+
+#include "tiles/amx_tiles.hpp"
+#include "tiles/block_product.hpp"
+
+namespace konclave::tiles {
+
+const Kernels& amx_kernels() {
+  static constexpr Kernels kKernels = kernels_of<AmxTiles>();
+  return kKernels;
+}
+
+}  // namespace konclave::tiles
