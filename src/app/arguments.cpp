@@ -141,7 +141,7 @@ std::string command_name(const CLI::App& app) {
 
 }  // namespace
 
-Parsed parse_arguments(int argc, char** argv) {
+Parsed parse_arguments(const std::vector<std::string>& words) {
   Parsed parsed;
   CLI::App app("Konclave trains Mixture-of-Experts language models as batch jobs.", "konclave");
   app.set_version_flag("--version",
@@ -153,10 +153,11 @@ Parsed parse_arguments(int argc, char** argv) {
   add_convert_commands(app, parsed.arguments);
   add_bench_command(app, parsed.arguments);
   try {
-    app.parse(argc, argv);
+    // CLI11 takes the last word first.
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend() - 1));
     parsed.run = true;
     parsed.arguments.command = command_name(app);
-    parsed.arguments.command_line.assign(argv, argv + argc);
+    parsed.arguments.command_line = words;
     if (parsed.arguments.command == "bench") sort_bench_words(parsed.arguments);
   } catch (const CLI::ParseError& error) {
     std::ostringstream out, complaint;

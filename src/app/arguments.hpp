@@ -44,6 +44,7 @@ struct Parsed {
   std::string text;
   ExitCode code = ExitCode::done;
 };
-Parsed parse_arguments(int argc, char** argv);
+/// The words begin with the program's name.
+Parsed parse_arguments(const std::vector<std::string>& words);
 
 }  // namespace konclave::app

@@ -3,6 +3,7 @@
 #include "comm/agreed.hpp"
 #include "comm/communicator.hpp"
 #include "comm/environment.hpp"
+#include "comm/launcher_watch.hpp"
 #include "tensor/kokkos.hpp"
 
 #include <fmt/format.h>
@@ -11,6 +12,9 @@
 
 #include <cstdio>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 namespace {
 
@@ -19,6 +23,24 @@ using konclave::Communicator;
 using konclave::Error;
 using konclave::ExitCode;
 using konclave::app::Arguments;
+using konclave::app::parse_arguments;
+using konclave::app::Parsed;
+
+/// Without the words that Kokkos takes.
+std::vector<std::string> own_words(int argc, char** argv) {
+  std::vector<std::string> words(argv, argv + argc);
+  std::erase_if(words, [](std::string_view word) { return word.starts_with("--kokkos-"); });
+  return words;
+}
+
+/// A text that was asked for. It comes without MPI and Kokkos, also where these cannot start.
+bool is_help(const Parsed& parsed) { return !parsed.run && parsed.code == ExitCode::done; }
+
+/// Says why there is nothing to run, once for all ranks.
+int leave(const Parsed& parsed, bool speaks) {
+  if (speaks) fmt::print(is_help(parsed) ? stdout : stderr, "{}", parsed.text);
+  return static_cast<int>(parsed.code);
+}
 
 /// Results that a program can read are alone on stdout.
 bool has_results_on_stdout(const Arguments& arguments) {
@@ -73,17 +95,18 @@ ExitCode run_together(const Arguments& arguments, const Communicator& world, spd
 }  // namespace
 
 int main(int argc, char** argv) {
+  // First of all: on --help Kokkos would print a text of its own.
+  const Parsed wanted = parse_arguments(own_words(argc, argv));
+  if (is_help(wanted)) return leave(wanted, konclave::rank_from_launcher().value_or("0") == "0");
+
   const konclave::MpiEnvironment mpi(argc, argv);
   konclave::install_terminate_handler();
-  const Kokkos::ScopeGuard kokkos(argc, argv);
   const Communicator world = Communicator::world();
+  if (!wanted.run) return leave(wanted, world.rank() == 0);
 
-  const konclave::app::Parsed parsed = konclave::app::parse_arguments(argc, argv);
-  if (!parsed.run) {
-    std::FILE* const stream = parsed.code == ExitCode::done ? stdout : stderr;
-    if (world.rank() == 0) fmt::print(stream, "{}", parsed.text);
-    return static_cast<int>(parsed.code);
-  }
+  const Kokkos::ScopeGuard kokkos(argc, argv);
+  const Parsed parsed = parse_arguments({argv, argv + argc});  // with what Kokkos does not know
+  if (!parsed.run) return leave(parsed, world.rank() == 0);
   spdlog::logger log = make_log(world, parsed.arguments);
   const ExitCode code = world.size() == 1 ? run_alone(parsed.arguments, world, log)
                                           : run_together(parsed.arguments, world, log);

@@ -119,6 +119,24 @@ class Language(harness.Case):
         self.assertGreater(sum(last) / len(last), 1.0)  # too good: it sees what it should predict
 
 
+class Help(harness.Case):
+    def test_it_comes_alone_and_from_one_rank(self):
+        self.environment["OMPI_MCA_pml"] = "nothing"  # with Open MPI: it cannot start
+        for ranks in (1, 2):
+            for words in (("--help",), ("train", "--help"), ("bench", "--help"), ("convert", "from-hf", "--help"),
+                          ("bench", "--kokkos-disable-warnings", "--help")):
+                output = self.run_program(*words, ranks=ranks)
+                self.assertEqual(output.count("Usage: konclave"), 1, output)
+                self.assertNotIn("Kokkos::", output)
+                self.assertNotIn("--kokkos", output)
+            self.assertRegex(self.run_program("--version", ranks=ranks), r"\A[0-9.]+ \(.*\)\n\Z")
+
+    def test_words_of_kokkos_are_left_to_it(self):
+        self.assertIn("moe.top_k", self.run_program("explain", "--kokkos-disable-warnings", "moe.*"))
+        output = self.run_program("explain", "--kokkos-wings", "moe.*", code=64)
+        self.assertIn("not expected: --kokkos-wings", output)
+
+
 class Explanations(harness.Case):
     def test_explain_and_check(self):
         self.assertIn("moe.top_k", self.run_program("explain", "moe.*"))
