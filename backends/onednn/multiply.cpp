@@ -103,8 +103,9 @@ WeightForm weight_form(const GemmShape& shape) {
   return {"onednn.fp32", DType::fp32, std::int64_t{shape.out} * shape.in};
 }
 
-void pack_weight(const ExecSpace& exec, const GemmShape&, const AnyIn& weight, const AnyView& to) {
-  ops::cast(exec, weight, to.reshape(weight.extent(0), weight.extent(1)));
+void pack_weight(const ExecSpace& exec, const GemmShape& shape, const AnyIn& rows,
+                 std::int64_t first, const AnyView& to) {
+  ops::cast(exec, rows, to.reshape(shape.out, shape.in).slice(first, rows.extent(0)));
 }
 
 AnyIn prepared_factor(const GemmShape& shape, const PreparedWeight& weight) {

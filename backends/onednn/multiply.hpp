@@ -19,8 +19,8 @@ std::size_t product_workspace(const GemmShape& shape, std::int64_t rows);
 /// The weight as `multiply` wants it: on a CPU without products of bf16, the same in fp32 for all
 /// kinds of products; otherwise as it is stored.
 WeightForm weight_form(const GemmShape& shape);
-void pack_weight(const ExecSpace& exec, const GemmShape& shape, const AnyIn& weight,
-                 const AnyView& to);
+void pack_weight(const ExecSpace& exec, const GemmShape& shape, const AnyIn& rows,
+                 std::int64_t first, const AnyView& to);
 /// The factor that a prepared weight stands for, with the extents of the weight.
 AnyIn prepared_factor(const GemmShape& shape, const PreparedWeight& weight);
 

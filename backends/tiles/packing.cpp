@@ -1,8 +1,24 @@
 #include "tiles/packing.hpp"
 
+#include <emmintrin.h>
+
 #include <cstring>
 
 namespace konclave::tiles {
+
+namespace {
+
+/// A block to where it is not read soon: past the caches, which would read its lines first.
+void stream_block(const std::uint16_t* from, std::uint16_t* to) {
+  const auto* const source = reinterpret_cast<const __m128i*>(from);
+  auto* const target = reinterpret_cast<__m128i*>(to);
+  constexpr std::size_t kVectors = kBlockSize * sizeof(std::uint16_t) / sizeof(__m128i);
+  for (std::size_t i = 0; i < kVectors; ++i) _mm_stream_si128(target + i, source[i]);
+}
+
+}  // namespace
+
+static_assert(WeightPacking::kRows % kBlock == 0 && PreparedWeight::kRows % kBlock == 0);
 
 void order_block(BlockOrder order, const BitRows& from, std::int64_t row, std::int64_t column,
                  std::uint16_t* to) {
@@ -30,20 +46,26 @@ WeightForm weight_form(const GemmShape& shape) {
 }
 
 void pack_weight(const ExecSpace& exec, const Kernels& kernels, const GemmShape& shape,
-                 const AnyIn& weight, const AnyView& to) {
-  const BitRows rows(weight);
+                 const AnyIn& rows, std::int64_t first, const AnyView& to) {
+  const BitRows from(rows);
   auto* const packed = static_cast<std::uint16_t*>(to.data());
-  const std::int64_t down = blocks_of(rows.rows), across = blocks_of(rows.columns);
+  const std::int64_t down = blocks_of(shape.out), across = blocks_of(shape.in),
+                     first_block = first / kBlock;
   // Rows of W are columns of a panel of W^T, and steps of all panels of W. Blocks are read along
   // the rows in both cases, and written as a whole.
   const bool forward = shape.kind == GemmKind::forward;
   const BlockOrder order = forward ? kernels.right_of_columns : kernels.right_of_rows;
-  Kokkos::parallel_for("konclave::tiles::pack_weight", Range(exec, 0, down), [=](std::int64_t i) {
-    for (std::int64_t j = 0; j < across; ++j) {
-      const std::int64_t place = forward ? i * across + j : j * down + i;
-      order_block(order, rows, i * kBlock, j * kBlock, packed + place * kBlockSize);
-    }
-  });
+  Kokkos::parallel_for("konclave::tiles::pack_weight", Range(exec, 0, blocks_of(from.rows)),
+                       [=](std::int64_t b) {
+                         const std::int64_t i = first_block + b;
+                         for (std::int64_t j = 0; j < across; ++j) {
+                           const std::int64_t place = forward ? i * across + j : j * down + i;
+                           alignas(64) std::uint16_t block[kBlockSize];
+                           order_block(order, from, b * kBlock, j * kBlock, block);
+                           stream_block(block, packed + place * kBlockSize);
+                         }
+                         _mm_sfence();  // other threads read it
+                       });
 }
 
 RightPanels panels_of(const GemmShape& shape, const PreparedWeight& weight) {

@@ -30,8 +30,9 @@ void order_block(BlockOrder order, const BitRows& from, std::int64_t row, std::i
 /// The right factor W or W^T of forward and data_gradient, as RightPanels with the stride of the
 /// inner extent.
 WeightForm weight_form(const GemmShape& shape);
+/// See WeightPacking.
 void pack_weight(const ExecSpace& exec, const Kernels& kernels, const GemmShape& shape,
-                 const AnyIn& weight, const AnyView& to);
+                 const AnyIn& rows, std::int64_t first, const AnyView& to);
 /// What a prepared matrix holds, in whole or in part.
 RightPanels panels_of(const GemmShape& shape, const PreparedWeight& weight);
 

@@ -39,11 +39,11 @@ struct LayerMemory {
   MoeStatistics statistics;
 };
 
-/// Random weights, zero gradients, prepared: ready to run.
+/// Random weights, gradients that count as zero, prepared: ready to run.
 template <typename Layer> void start_layer(LayerMemory& memory, Layer& layer) {
   layer.visit_parameters([&](Parameter& parameter) {
     parameter.initialise(memory.exec, /*seed=*/1);
-    ops::fill_zero(memory.exec, parameter.grad());
+    parameter.restart_gradient();
   });
   layer.prepare(memory.exec, memory.operations);
 }

@@ -20,7 +20,11 @@ Parameter make(const ParameterSpec& spec, Split split, const TensorParallel& tp,
 
 Linear::Linear(const std::string& name, const LinearConfig& config, const TensorParallel& tp,
                const ParameterStorage& storage)
-    : weight_(make({name + ".weight", {config.out, config.in}, config.type, config.init_std},
+    : weight_(make({.name = name + ".weight",
+                    .shape = {config.out, config.in},
+                    .type = config.type,
+                    .init_std = config.init_std,
+                    .only_multiplied = true},
                    config.split, tp, storage)) {
   if (!config.bias) return;
   require(config.split != Split::inputs, name + ": every rank of tp would add the bias");

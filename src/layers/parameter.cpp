@@ -28,6 +28,12 @@ AnyView allocate(Arena* arena, DType type, const std::vector<std::int64_t>& shap
   }
 }
 
+/// Whether values may do without memory of their own (see Parameter). Their gradient's is then
+/// wider than they are.
+bool may_share_memory(const ParameterSpec& spec, const AnyView& grad) {
+  return spec.only_multiplied && !grad.empty() && grad.type() != spec.type;
+}
+
 }  // namespace
 
 Placement Placement::part(const std::vector<std::int64_t>& shape, std::size_t axis,
@@ -50,12 +56,31 @@ Parameter::Parameter(ParameterSpec spec, Placement placement, const ParameterSto
     : spec_(std::move(spec)),
       placement_(std::move(placement)),
       weights_(storage.weights),
-      value_(allocate(storage.weights, spec_.type, shard().extent)),
-      grad_(allocate(storage.gradients, accum_type(spec_.type), shard().extent)) {}
+      grad_(allocate(storage.gradients, accum_type(spec_.type), shard().extent)),
+      keeps_values_(!may_share_memory(spec_, grad_)),
+      holds_(keeps_values_ ? Holds::gradient : Holds::values) {
+  value_ = keeps_values_ ? allocate(weights_, spec_.type, shard().extent)
+                         : AnyView(spec_.type, grad_.data(), grad_.extents(), grad_.rank());
+}
+
+const AnyView& Parameter::value() const {
+  require(has_value(), "a gradient is where the values of " + name() + " were");
+  return value_;
+}
+
+const AnyView& Parameter::new_value() {
+  if (!keeps_values_) holds_ = Holds::values;
+  return value_;
+}
+
+AnyIn Parameter::value_in_any_form() const {
+  return has_value() ? AnyIn(value_) : prepared(GemmKind::forward).packed;
+}
 
 void Parameter::initialise(const ExecSpace& exec, std::uint64_t seed) {
   const RandomStream stream(seed, spec_.name);
-  const AnyView flat(value_.type(), value_.data(), {size(), 1, 1}, 1);
+  const AnyView& value = new_value();
+  const AnyView flat(value.type(), value.data(), {size(), 1, 1}, 1);
   std::vector<double> values;
   std::int64_t written = 0;
   const auto write = [&] {
@@ -81,14 +106,14 @@ void Parameter::initialise(const ExecSpace& exec, std::uint64_t seed) {
 
 GemmShape Parameter::next_gradient_shape() const {
   GemmShape shape = gemm_shape(GemmKind::weight_gradient);
-  shape.accumulate = !restarted_;
-  restarted_ = false;
+  shape.accumulate = holds_ == Holds::gradient;
+  holds_ = Holds::gradient;
   return shape;
 }
 
 const AnyView& Parameter::grad_to_add_to(const ExecSpace& exec) const {
-  if (restarted_) ops::fill_zero(exec, grad_);
-  restarted_ = false;
+  if (holds_ != Holds::gradient) ops::fill_zero(exec, grad_);
+  holds_ = Holds::gradient;
   return grad_;
 }
 
@@ -108,30 +133,44 @@ GemmShape Parameter::gemm_shape(GemmKind kind) const {
   return shape;
 }
 
-const Parameter::Packed& Parameter::packed(const WeightForm& form, std::int64_t matrices) {
+void Parameter::keep_values(const ExecSpace& exec) {
+  if (keeps_values_) return;
+  const AnyView own = allocate(weights_, spec_.type, shard().extent);
+  ops::cast(exec, value(), own);
+  value_ = own;
+  keeps_values_ = true;
+  holds_ = Holds::leftovers;
+}
+
+AnyView Parameter::memory_of(const WeightForm& form, const GemmShape& product) {
   for (const Packed& made : packed_) {
-    if (made.form == form) return made;
+    if (made.form == form) return made.memory;
   }
-  packed_.push_back({form, weights_->make(form.type, matrices, form.elements)});
-  return packed_.back();
+  const AnyView memory = weights_->make(form.type, std::max(1, experts_), form.elements);
+  packed_.push_back({form, memory, product});
+  return memory;
 }
 
-PreparedWeight Parameter::pack(const ExecSpace& exec, Operations& operations, GemmKind kind,
-                               int experts) {
-  const GemmShape shape = gemm_shape(kind);
-  const WeightForm form = operations.form(shape, experts);
+PreparedWeight Parameter::make_form(Operations& operations, GemmKind kind) {
+  const GemmShape product = gemm_shape(kind);
+  const WeightForm form = operations.form(product, experts_);
   if (form.as_stored()) return {value_};
-  const AnyView memory = packed(form, std::max(1, experts)).memory;
-  operations.pack(exec, shape, experts, value_, memory);
-  return {value_, memory, form.layout};
+  const AnyIn stored(value_.type(), keeps_values_ ? value_.data() : nullptr, value_.extents(),
+                     value_.rank());
+  return {stored, memory_of(form, product), form.layout};
 }
 
-void Parameter::prepare(const ExecSpace& exec, Operations& operations, int experts) {
-  forward_ = pack(exec, operations, GemmKind::forward, experts);
+void Parameter::choose_forms(const ExecSpace& exec, Operations& operations, int experts) {
+  experts_ = experts;
+  std::vector<GemmKind> kinds = {GemmKind::forward};
+  if (!grad_.empty()) kinds.push_back(GemmKind::data_gradient);
+  for (const GemmKind kind : kinds) {
+    if (operations.form(gemm_shape(kind), experts).as_stored()) keep_values(exec);
+  }
+  for (const GemmKind kind : kinds) {
+    (kind == GemmKind::forward ? forward_ : data_gradient_) = make_form(operations, kind);
+  }
   if (grad_.empty()) return;
-  const WeightForm second = operations.form(gemm_shape(GemmKind::data_gradient), experts);
-  const bool shared = !second.as_stored() && second.layout == forward_.layout;
-  data_gradient_ = shared ? forward_ : pack(exec, operations, GemmKind::data_gradient, experts);
   // The choice for the third product belongs to the report at the start of a run as well.
   GemmShape gradient = gemm_shape(GemmKind::weight_gradient);
   for (const bool accumulate : {false, true}) {
@@ -144,9 +183,27 @@ void Parameter::prepare(const ExecSpace& exec, Operations& operations, int exper
   }
 }
 
+void Parameter::prepare(const ExecSpace& exec, Operations& operations, int experts) {
+  if (forward_.weight.rank() == 0) choose_forms(exec, operations, experts);
+  if (!is_packed()) return;
+  const GemmShape shape = gemm_shape(GemmKind::forward);
+  const std::int64_t rows = size() / shape.in;
+  const AnyIn all = value().reshape(rows, shape.in);
+  for (std::int64_t first = 0; first < rows; first += shape.out) {
+    pack(exec, operations, first / shape.out, all.slice(first, shape.out), 0);
+  }
+}
+
+void Parameter::pack(const ExecSpace& exec, Operations& operations, std::int64_t matrix,
+                     const AnyIn& rows, std::int64_t first) const {
+  for (const Packed& form : packed_) {
+    operations.pack(exec, form.product, experts_, rows, first, form.memory.slice(matrix, 1));
+  }
+}
+
 const PreparedWeight& Parameter::prepared(GemmKind kind) const {
   const PreparedWeight& wanted = kind == GemmKind::forward ? forward_ : data_gradient_;
-  require(wanted.weight.data() != nullptr, spec_.name + " is used before it is prepared");
+  require(wanted.weight.rank() > 0, spec_.name + " is used before it is prepared");
   return wanted;
 }
 

@@ -21,6 +21,8 @@ struct ParameterSpec {
   /// Of routed experts, the first axis: spread over the ranks of the expert grid, where its
   /// gradients are summed too.
   bool routed = false;
+  /// Values are the weight of products and nothing else: nobody reads them as they are.
+  bool only_multiplied = false;
 };
 
 /// What of a parameter a rank holds, and who has the same.
@@ -49,6 +51,11 @@ struct ParameterStorage {
 
 /// A parameter of this rank: the shard that it holds of the whole, its values, its gradient
 /// (accumulation type, added to by backward) and the forms of it that products want.
+///
+/// Values that are only multiplied, and packed for every product, need no memory of their own while
+/// their master weights are trained: between two updates the packed forms have them. Whoever wants
+/// them as they are between two steps has the optimizer write them into the gradient's memory,
+/// which nobody needs then; there they are before the first step too.
 class Parameter {
  public:
   Parameter(ParameterSpec spec, const ParameterStorage& storage);
@@ -61,12 +68,23 @@ class Parameter {
   const Shard& shard() const { return placement_.shard; }
   /// Elements on this rank.
   std::int64_t size() const { return shard().elements(); }
-  const AnyView& value() const { return value_; }
+  /// Throws where there are no values (has_value).
+  const AnyView& value() const;
   const AnyView& grad() const { return grad_; }
+  /// Whether values have memory of their own; decided by the first `prepare`.
+  bool keeps_values() const { return keeps_values_; }
+  /// False once a gradient has taken the place of values without.
+  bool has_value() const { return keeps_values_ || holds_ == Holds::values; }
+  /// For whoever writes all values: they are there from now on. Ends the gradient of a step.
+  const AnyView& new_value();
+  /// All values, as they are or packed; then zeros may be among them.
+  AnyIn value_in_any_form() const;
 
   /// Begins a step: the gradient counts as zero from here on, whatever its memory holds. That needs
   /// no pass over the memory, which the first product of the step overwrites.
-  void restart_gradient() { restarted_ = true; }
+  void restart_gradient() {
+    if (holds_ == Holds::gradient) holds_ = Holds::leftovers;
+  }
   /// Shape of the product that is about to add to the gradient: the first one since
   /// restart_gradient overwrites it, and has to write all of it. Where a product is made in parts,
   /// ask once for all of them.
@@ -83,28 +101,44 @@ class Parameter {
   /// `experts` is 0 for a plain weight.
   void prepare(const ExecSpace& exec, Operations& operations, int experts);
   const PreparedWeight& prepared(GemmKind kind) const;
+  /// Whether there are forms beside the values, which every change of them has to reach: by
+  /// `prepare`, or by `pack`, strip by strip.
+  bool is_packed() const { return !packed_.empty(); }
+  /// New values of some rows of a matrix into all forms; see WeightPacking.
+  void pack(const ExecSpace& exec, Operations& operations, std::int64_t matrix, const AnyIn& rows,
+            std::int64_t first) const;
 
   /// Shape of this weight's product of a kind; gradients are in the accumulation type.
   GemmShape gemm_shape(GemmKind kind) const;
 
  private:
-  /// A form and its memory, a row for each matrix.
+  /// A form, its memory, a row for each matrix, and a product that wants it.
   struct Packed {
     WeightForm form;
     AnyView memory;
+    GemmShape product;
+  };
+  /// What is in the memory of the gradient.
+  enum class Holds {
+    gradient,   ///< of this step, to be added to
+    leftovers,  ///< of an earlier step: the gradient counts as zero
+    values      ///< those without memory of their own; so does it here
   };
 
-  const Packed& packed(const WeightForm& form, std::int64_t matrices);
-  PreparedWeight pack(const ExecSpace& exec, Operations& operations, GemmKind kind, int experts);
+  void choose_forms(const ExecSpace& exec, Operations& operations, int experts);
+  void keep_values(const ExecSpace& exec);
+  PreparedWeight make_form(Operations& operations, GemmKind kind);
+  AnyView memory_of(const WeightForm& form, const GemmShape& product);
 
   ParameterSpec spec_;
   Placement placement_;
   Arena* weights_;
   AnyView value_, grad_;
-  /// Whether the memory of grad_ has what an earlier step left in it. Belongs to that memory, and
-  /// so changes with it under layers that are const: only who writes first can know that nobody
-  /// has.
-  mutable bool restarted_ = false;
+  bool keeps_values_;
+  /// Belongs to the memory of grad_, and so changes with it under layers that are const: only who
+  /// writes first can know that nobody has.
+  mutable Holds holds_;
+  int experts_ = 0;
   std::vector<Packed> packed_;
   PreparedWeight forward_, data_gradient_;
 };

@@ -31,10 +31,11 @@ ModelChunk::ModelChunk(const ModelDefinition& definition, const Groups& groups,
   norm_.emplace("model.norm", model.hidden_size, model.norm_eps, type_, RmsNorm::Region::outside,
                 tp, storage);
   if (tied_ && part.embedding) return;
-  ParameterSpec spec{tied_ ? std::string(embedding) + ".weight" : "lm_head.weight",
-                     {model.vocab_size, model.hidden_size},
-                     type_,
-                     model.init_std};
+  ParameterSpec spec{.name = tied_ ? std::string(embedding) + ".weight" : "lm_head.weight",
+                     .shape = {model.vocab_size, model.hidden_size},
+                     .type = type_,
+                     .init_std = model.init_std,
+                     .only_multiplied = true};
   Placement placement = Placement::part(spec.shape, 0, tp);
   placement.copy = tied_;
   head_.emplace(std::move(spec), std::move(placement), storage);

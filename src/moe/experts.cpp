@@ -34,7 +34,8 @@ Parameter expert_matrix(const std::string& name, const ExpertsConfig& config, in
                            .shape = {config.experts, out, in},
                            .type = config.type,
                            .init_std = init_std,
-                           .routed = true};
+                           .routed = true,
+                           .only_multiplied = true};
   return {spec, Placement{.shard = expert_part(spec.shape, groups, sliced)}, storage};
 }
 

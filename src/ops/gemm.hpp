@@ -42,10 +42,12 @@ struct WeightForm {
 /// How an offer wants weights; without functions, as they are stored.
 struct WeightPacking {
   WeightForm (*form)(const GemmShape& shape) = nullptr;
-  /// Writes all of the form of `weight` (Out,In) into `to`, whose size is that of the form.
-  /// Asynchronous on `exec`.
-  void (*pack)(const ExecSpace& exec, const GemmShape& shape, const AnyIn& weight,
+  /// Writes what the form of a matrix (Out,In) has of `rows` (n,In), its rows from `first` on, into
+  /// `to`, which is the whole form. `first` is a multiple of kRows, and so is n unless these are
+  /// the last rows, which write what the form has behind them too. Asynchronous on `exec`.
+  void (*pack)(const ExecSpace& exec, const GemmShape& shape, const AnyIn& rows, std::int64_t first,
                const AnyView& to) = nullptr;
+  static constexpr std::int64_t kRows = 32;
 
   WeightForm form_for(const GemmShape& shape) const {
     return form == nullptr ? WeightForm() : form(shape);
@@ -55,7 +57,7 @@ struct WeightPacking {
 /// A weight as a product takes it. The memory belongs to the parameter; the optimizer's update
 /// makes the packed form stale (Parameter::prepare packs it anew).
 struct PreparedWeight {
-  AnyIn weight;                  ///< as stored, (Out,In) or (L,Out,In)
+  AnyIn weight;                  ///< as stored, (Out,In) or (L,Out,In); may be without memory
   AnyIn packed = {};             ///< (1,elements) or (L,elements); empty: as stored only
   std::string_view layout = {};  ///< of `packed`
   std::int64_t first_row = 0;    ///< of the matrix that was packed, where `weight` begins

@@ -27,9 +27,10 @@ void check_form(const WeightPacking& packing, const GemmShape& shape,
                 const PreparedWeight* weight) {
   if (weight == nullptr || shape.kind == GemmKind::weight_gradient) return;
   const std::string_view wanted = packing.form_for(shape).layout;
-  require(wanted.empty() || wanted == weight->layout,
-          "a weight was prepared as \"" + std::string(weight->layout) + "\", and " +
-              describe(shape) + " wants it as \"" + std::string(wanted) + "\"");
+  const bool there = wanted.empty() ? weight->weight.data() != nullptr : wanted == weight->layout;
+  require(there, "a weight was prepared as \"" + std::string(weight->layout) + "\", and " +
+                     describe(shape) + " wants it as \"" +
+                     (wanted.empty() ? "stored" : std::string(wanted)) + "\"");
 }
 
 }  // namespace
@@ -92,17 +93,16 @@ WeightForm Operations::form(const GemmShape& shape, int experts) {
   return packing(shape, experts).form_for(shape);
 }
 
-void Operations::pack(const ExecSpace& exec, const GemmShape& shape, int experts,
-                      const AnyIn& weight, const AnyView& to) {
+void Operations::pack(const ExecSpace& exec, const GemmShape& shape, int experts, const AnyIn& rows,
+                      std::int64_t first, const AnyView& to) {
   const WeightPacking& chosen = packing(shape, experts);
-  const int matrices = std::max(1, experts);
-  require(
-      to.extent(0) == matrices && weight.size() == std::int64_t{matrices} * shape.out * shape.in,
-      "a weight of " + describe(shape) + " does not fit its forms");
-  const AnyIn rows = weight.reshape(std::int64_t{matrices} * shape.out, shape.in);
-  for (int e = 0; e < matrices; ++e) {
-    chosen.pack(exec, shape, rows.slice(std::int64_t{e} * shape.out, shape.out), to.slice(e, 1));
-  }
+  const std::int64_t end = first + rows.extent(0);
+  require(rows.extent(1) == shape.in && to.size() == chosen.form_for(shape).elements &&
+              first % WeightPacking::kRows == 0 &&
+              (end == shape.out || (end < shape.out && end % WeightPacking::kRows == 0)),
+          "rows " + std::to_string(first) + " to " + std::to_string(end) + " of " +
+              describe(shape) + " cannot be packed alone");
+  chosen.pack(exec, shape, rows, first, to);
 }
 
 void Operations::gemm(const ExecSpace& exec, const GemmShape& shape, GemmOperands operands) {

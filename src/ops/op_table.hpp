@@ -41,9 +41,9 @@ class Operations {
 
   /// The form that a weight is wanted in for a product; `experts` is 0 for a plain weight.
   WeightForm form(const GemmShape& shape, int experts);
-  /// Packs a weight (Out,In) or (L,Out,In), the form of each matrix into a row of `to`.
-  void pack(const ExecSpace& exec, const GemmShape& shape, int experts, const AnyIn& weight,
-            const AnyView& to);
+  /// Packs some rows of a matrix into its form, see WeightPacking.
+  void pack(const ExecSpace& exec, const GemmShape& shape, int experts, const AnyIn& rows,
+            std::int64_t first, const AnyView& to);
 
   /// See GemmKind. Workspace is filled in.
   void gemm(const ExecSpace& exec, const GemmShape& shape, GemmOperands operands);

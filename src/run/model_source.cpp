@@ -116,13 +116,13 @@ class CheckpointSource final : public ModelSource {
                        definition, ranks);
   }
   void load(ModelRunner& runner) const override {
-    runner.model().visit_parameters([&](const Parameter& parameter) {
+    runner.model().visit_parameters([&](Parameter& parameter) {
       const std::string name = kModelGroup + parameter.name();
       const bool there = checkpoint_.has(name);
       check_tensor(parameter.spec(), there ? &checkpoint_.info(name).shape : nullptr,
                    checkpoint_.folder());
       checkpoint_.read(runner.exec(), name, parameter.spec().shape, parameter.shard(),
-                       parameter.value());
+                       parameter.new_value());
     });
     runner.weights_changed();
   }
@@ -152,12 +152,12 @@ class HuggingFaceSource final : public ModelSource {
                        definition, ranks);
   }
   void load(ModelRunner& runner) const override {
-    runner.model().visit_parameters([&](const Parameter& parameter) {
+    runner.model().visit_parameters([&](Parameter& parameter) {
       const auto found = shapes_.find(parameter.name());
       check_tensor(parameter.spec(), found == shapes_.end() ? nullptr : &found->second,
                    folder_.folder());
       folder_.read(runner.exec(), parameter.name(), parameter.spec().shape, parameter.shard(),
-                   parameter.value());
+                   parameter.new_value());
     });
     runner.weights_changed();
   }

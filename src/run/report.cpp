@@ -90,7 +90,7 @@ std::vector<std::string> describe_summary(const RunSummary& summary) {
 std::vector<std::string> find_not_finite(ModelRunner& runner) {
   std::vector<std::string> lines;
   runner.model().visit_parameters([&](const Parameter& parameter) {
-    const bool value = ops::all_finite(runner.exec(), parameter.value());
+    const bool value = ops::all_finite(runner.exec(), parameter.value_in_any_form());
     const bool gradient = ops::all_finite(runner.exec(), parameter.grad());
     if (!value) lines.push_back("not finite: values of " + parameter.name());
     if (!gradient) lines.push_back("not finite: gradient of " + parameter.name());

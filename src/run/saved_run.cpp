@@ -18,11 +18,6 @@ AnyView shaped(const AnyView& flat, const AnyView& like) {
   return {flat.type(), flat.data(), like.extents(), like.rank()};
 }
 
-/// Whether a parameter's values are only a rounding of its master weights.
-bool has_master(const Optimizer::State& state) {
-  return state.master.data() != state.parameter->value().data();
-}
-
 /// All tensors of a checkpoint of this model, on whichever ranks they are.
 std::vector<TensorInfo> saved_tensors(const ModelDefinition& definition) {
   std::vector<TensorInfo> tensors;
@@ -46,7 +41,7 @@ std::map<std::string, TensorPart> saved_parts(const Optimizer& optimizer, const 
       parts[group + parameter.name()] = part_of(parameter, view, groups);
     };
     add(kModelGroup, parameter.value());
-    if (has_master(entry)) add(kMasterGroup, entry.master);
+    if (entry.has_master()) add(kMasterGroup, entry.master);
     add(kExpAvgGroup, entry.first_moment);
     add(kExpAvgSqGroup, entry.second_moment);
   }
@@ -151,6 +146,7 @@ void check_same_model(const Deck& deck, const Checkpoint& checkpoint,
 void save_run(const Communicator& world, const std::filesystem::path& checkpoints,
               const std::string& deck, const nlohmann::json& provenance, const RunState& state,
               const Mapping& mapping, ModelRunner& runner, const Optimizer& optimizer) {
+  optimizer.restore_values(runner.exec());
   const std::map<std::string, TensorPart> parts = saved_parts(optimizer, runner.groups());
   together(world, [&] { require_finite(runner, parts); });
 
@@ -185,14 +181,14 @@ void save_run(const Communicator& world, const std::filesystem::path& checkpoint
 RunState load_run(const Checkpoint& checkpoint, ModelRunner& runner, Optimizer& optimizer) {
   const ExecSpace& exec = runner.exec();
   for (const Optimizer::State& entry : optimizer.states()) {
-    const AnyView& value = entry.parameter->value();
+    const AnyView& value = entry.parameter->new_value();
     const auto read = [&](const char* group, const AnyView& view) {
       const Parameter& parameter = *entry.parameter;
       checkpoint.read(exec, group + parameter.name(), parameter.spec().shape, parameter.shard(),
                       shaped(view, value));
     };
     read(kModelGroup, value);
-    if (has_master(entry)) read(kMasterGroup, entry.master);
+    if (entry.has_master()) read(kMasterGroup, entry.master);
     read(kExpAvgGroup, entry.first_moment);
     read(kExpAvgSqGroup, entry.second_moment);
   }

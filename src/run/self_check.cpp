@@ -90,6 +90,9 @@ class Side {
                            dp.rank(), dp.size()));
   }
 
+  /// In the place of the gradients.
+  void restore_values() { trainer_.optimizer().restore_values(runner_.exec()); }
+
   /// 2-norms of the outputs of all layers over all tokens of the last step. Collective.
   std::vector<double> output_norms() const {
     std::vector<double> norms = squares_;
@@ -267,6 +270,8 @@ ExitCode self_check(const Communicator& world, const Deck& deck, const OpTable& 
     }
     Side* const other = whole ? &*whole : nullptr;
     findings.gradients = compare_tensors(gradients, other, Kind::gradient, limits.tensors);
+    mapped.restore_values();
+    if (whole) whole->restore_values();
     findings.weights = compare_tensors(weights, other, Kind::weight, limits.tensors);
     std::string difference;
     if (whole) {

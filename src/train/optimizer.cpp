@@ -19,6 +19,42 @@ bool counts(const Placement& placement, const Groups& groups) {
   return !placement.on_all_tp || groups.tp->rank() == 0 || fault("grad_norm.replicas");
 }
 
+/// Elements of a strip for each thread: what an update reads and writes of so many stays in the
+/// second cache. A device has more threads than strips can use.
+constexpr std::int64_t kStripElements = std::int64_t{1} << 15;
+constexpr std::int64_t kMostThreads = 256;
+
+/// Rows of a strip: as many for each thread, and as `pack` wants them.
+std::int64_t rows_of_strip(const ExecSpace& exec, const GemmShape& shape) {
+  constexpr std::int64_t kRows = WeightPacking::kRows;
+  const std::int64_t threads = std::clamp<std::int64_t>(exec.concurrency(), 1, kMostThreads);
+  const std::int64_t each = std::max(kRows, kStripElements / shape.in / kRows * kRows);
+  return std::min<std::int64_t>(each * threads, shape.out);
+}
+
+/// An update by strips of rows, whose new values are still in a cache when they are packed.
+void update_and_pack(const ExecSpace& exec, Operations& operations, Arena& scratch,
+                     const ops::AdamW& rule, const Optimizer::State& state) {
+  const ArenaScope scope(scratch);
+  const Parameter& parameter = *state.parameter;
+  const GemmShape shape = parameter.gemm_shape(GemmKind::forward);
+  const std::int64_t rows = parameter.size() / shape.in, most = rows_of_strip(exec, shape);
+  const bool kept = parameter.keeps_values();
+  const AnyView room = kept ? AnyView() : scratch.make(shape.type, most, shape.in);
+  for (std::int64_t matrix = 0; matrix < rows / shape.out; ++matrix) {
+    for (std::int64_t first = 0; first < shape.out; first += most) {
+      const std::int64_t count = std::min(most, shape.out - first);
+      const auto strip = [&](const AnyView& view) {
+        return view.reshape(rows, shape.in).slice(matrix * shape.out + first, count);
+      };
+      const AnyView values = kept ? strip(parameter.value()) : room.slice(0, count);
+      ops::adamw(exec, rule, strip(parameter.grad()), strip(state.master),
+                 strip(state.first_moment), strip(state.second_moment), values);
+      parameter.pack(exec, operations, matrix, values, first);
+    }
+  }
+}
+
 }  // namespace
 
 Optimizer::Optimizer(Transformer& model, const OptimizerConfig& config, const ExecSpace& exec,
@@ -38,11 +74,15 @@ Optimizer::Optimizer(Transformer& model, const OptimizerConfig& config, const Ex
 
 void Optimizer::reset(const ExecSpace& exec) {
   for (const State& state : states_) {
-    if (state.master.data() != state.parameter->value().data()) {
-      ops::cast(exec, state.parameter->value(), state.master);
-    }
+    if (state.has_master()) ops::cast(exec, state.parameter->value(), state.master);
     ops::fill_zero(exec, state.first_moment);
     ops::fill_zero(exec, state.second_moment);
+  }
+}
+
+void Optimizer::restore_values(const ExecSpace& exec) const {
+  for (const State& state : states_) {
+    if (!state.parameter->has_value()) ops::cast(exec, state.master, state.parameter->new_value());
   }
 }
 
@@ -85,7 +125,8 @@ double Optimizer::gradient_norm(const ExecSpace& exec, Arena& scratch, const Gro
   return std::sqrt(dense + routed);
 }
 
-void Optimizer::update(const ExecSpace& exec, std::int64_t step, double lr, double gradient_norm) {
+void Optimizer::update(const ExecSpace& exec, Operations& operations, Arena& scratch,
+                       std::int64_t step, double lr, double gradient_norm) {
   const double clip =
       config_.clip_norm > 0 ? std::min(1.0, config_.clip_norm / (gradient_norm + 1e-6)) : 1.0;
   for (const State& state : states_) {
@@ -96,8 +137,12 @@ void Optimizer::update(const ExecSpace& exec, std::int64_t step, double lr, doub
                           state.decayed ? config_.weight_decay : 0.0,
                           clip,
                           step};
-    ops::adamw(exec, rule, state.parameter->grad(), state.master, state.first_moment,
-               state.second_moment, state.parameter->value());
+    if (state.parameter->is_packed()) {
+      update_and_pack(exec, operations, scratch, rule, state);
+    } else {
+      ops::adamw(exec, rule, state.parameter->grad(), state.master, state.first_moment,
+                 state.second_moment, state.parameter->value());
+    }
   }
 }
 

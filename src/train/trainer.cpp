@@ -89,8 +89,8 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
   metrics.finite = std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm);
   if (metrics.finite) {
     const TraceSpan span(runner_.trace(), "update weights", "optimizer");
-    optimizer_.update(runner_.exec(), step, learning_rate(step), metrics.grad_norm);
-    runner_.weights_changed();
+    optimizer_.update(runner_.exec(), runner_.operations(), runner_.scratch(), step,
+                      learning_rate(step), metrics.grad_norm);
   }
   return metrics;
 }

@@ -26,10 +26,13 @@ struct Moe : Workbench {
     layer.visit_parameters([&](Parameter& parameter) {
       parameters.emplace(parameter.name(), &parameter);
       parameter.initialise(exec, /*seed=*/3);
-      set(parameter.grad(), 0);
     });
     if (!wanted.logits.empty()) steer(wanted);
     layer.prepare(exec, operations);
+    for (const auto& [name, parameter] : parameters) {
+      parameter->restart_gradient();
+      parameter->grad_to_add_to(exec);
+    }
     y = tensors.poisoned(wanted.type, offsets.back(), kMoeHidden);
     dx = tensors.poisoned(wanted.type, offsets.back(), kMoeHidden);
   }

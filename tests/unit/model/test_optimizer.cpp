@@ -101,6 +101,7 @@ TEST(Optimizer, MastersAreApartWhereTypesDiffer) {
     const std::unique_ptr<ModelRunner> runner = tiny_runner(tiny_model(type), built_backends());
     Trainer trainer(*runner, settings(), 100);
     trainer.step(1, tiny_batches(4, 2));
+    trainer.optimizer().restore_values(runner->exec());
     for (const Optimizer::State& state : trainer.optimizer().states()) {
       const ParameterSpec& spec = state.parameter->spec();
       EXPECT_EQ(state.master.type(), accum_type(type));

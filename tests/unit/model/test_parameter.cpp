@@ -1,3 +1,4 @@
+#include "tests/support/expect_error.hpp"
 #include "tests/unit/model/tiny_model.hpp"
 #include "tests/unit/model/workbench.hpp"
 
@@ -134,9 +135,13 @@ WeightForm form_by_kind(const GemmShape& shape) {
   if (shape.kind == GemmKind::forward) form.layout = "test.wide_forward";
   return form;
 }
-void widen(const ExecSpace& exec, const GemmShape&, const AnyIn& weight, const AnyView& to) {
-  ops::cast(exec, weight,
-            AnyView(to.type(), to.data(), {weight.extent(0), weight.extent(1), 1}, 2));
+WeightForm form_of_forward(const GemmShape& shape) {
+  return shape.kind == GemmKind::forward ? one_form(shape) : WeightForm();
+}
+void widen(const ExecSpace& exec, const GemmShape& shape, const AnyIn& rows, std::int64_t first,
+           const AnyView& to) {
+  const AnyView form(to.type(), to.data(), {shape.out, shape.in, 1}, 2);
+  ops::cast(exec, rows, form.slice(first, rows.extent(0)));
 }
 OpTable packing_table(WeightForm (*form)(const GemmShape&)) {
   OpTable table;
@@ -194,6 +199,74 @@ TEST(PackedForms, KeepTheirMemoryAndFollowTheValues) {
     }
     memory[0] = forward.packed.data();
     memory[1] = backward.packed.data();
+  }
+}
+
+ParameterSpec only_multiplied(DType type) {
+  return {.name = "some.weight",
+          .shape = {2, 3},
+          .type = type,
+          .init_std = 0.5,
+          .only_multiplied = true};
+}
+
+TEST(ValuesWithoutMemory, AreWhereTheGradientWillBe) {
+  Workbench bench;
+  Operations operations(packing_table(&form_by_kind), {}, bench.account);
+  Parameter parameter(only_multiplied(DType::bf16), bench.storage());
+  parameter.initialise(bench.exec, 1);
+  const std::vector<double> values = to_doubles(bench.exec, parameter.value());
+  parameter.prepare(bench.exec, operations, 0);
+  EXPECT_FALSE(parameter.keeps_values());
+  EXPECT_EQ(to_doubles(bench.exec, parameter.value()), values);
+  EXPECT_EQ(parameter.value().data(), parameter.grad().data());
+
+  parameter.restart_gradient();
+  EXPECT_TRUE(parameter.has_value()) << "nothing was written yet";
+  EXPECT_FALSE(parameter.next_gradient_shape().accumulate);
+  EXPECT_TRUE(parameter.next_gradient_shape().accumulate);
+  expect_error([&] { parameter.value(); }, ExitCode::internal, {"some.weight"});
+  std::vector<double> packed = to_doubles(bench.exec, parameter.value_in_any_form());
+  packed.pop_back();
+  EXPECT_EQ(packed, values);
+
+  bench.set(parameter.new_value(), 3);
+  EXPECT_EQ(to_doubles(bench.exec, parameter.value()), std::vector<double>(6, 3));
+  EXPECT_EQ(to_doubles(bench.exec, parameter.grad_to_add_to(bench.exec)),
+            std::vector<double>(6, 0));
+  EXPECT_FALSE(parameter.has_value());
+}
+
+/// Values that are read as they are, wide ones, those of a model that is not trained, and those
+/// that some product wants as they are.
+TEST(ValuesWithoutMemory, AreNoOthers) {
+  struct Case {
+    const char* what;
+    bool only_multiplied, trained;
+    DType type;
+    WeightForm (*form)(const GemmShape&);
+  };
+  for (const Case& c : {Case{"read", false, true, DType::bf16, &form_by_kind},
+                        Case{"not trained", true, false, DType::bf16, &form_by_kind},
+                        Case{"wide", true, true, DType::fp32, &form_by_kind},
+                        Case{"used as stored", true, true, DType::bf16, &form_of_forward}}) {
+    SCOPED_TRACE(c.what);
+    Workbench bench;
+    Operations operations(packing_table(c.form), {}, bench.account);
+    ParameterSpec spec = only_multiplied(c.type);
+    spec.only_multiplied = c.only_multiplied;
+    Parameter parameter(spec, {&bench.weights, c.trained ? &bench.gradients : nullptr});
+    parameter.initialise(bench.exec, 1);
+    const std::vector<double> values = to_doubles(bench.exec, parameter.value());
+    parameter.prepare(bench.exec, operations, 0);
+    EXPECT_TRUE(parameter.keeps_values());
+    EXPECT_NE(parameter.value().data(), parameter.grad().data());
+    if (c.trained) {
+      parameter.restart_gradient();
+      bench.set(parameter.grad_to_add_to(bench.exec), 1);
+    }
+    EXPECT_EQ(to_doubles(bench.exec, parameter.value()), values);
+    EXPECT_EQ(parameter.prepared(GemmKind::forward).weight.data(), parameter.value().data());
   }
 }
 

@@ -33,6 +33,7 @@ struct Training {
   }
   /// Replaces one element of a parameter.
   void set(const std::string& name, std::size_t place, double value) {
+    trainer.optimizer().restore_values(runner->exec());
     runner->model().visit_parameters([&](const Parameter& parameter) {
       if (parameter.name() != name) return;
       std::vector<double> values = to_doubles(runner->exec(), parameter.value());
@@ -45,8 +46,11 @@ struct Training {
   std::vector<char> state() {
     std::vector<char> bytes;
     for (const Optimizer::State& each : trainer.optimizer().states()) {
-      for (const AnyView& view :
-           {each.parameter->value(), each.master, each.first_moment, each.second_moment}) {
+      const Parameter& parameter = *each.parameter;
+      const AnyIn values = parameter.keeps_values() ? AnyIn(parameter.value())
+                                                    : parameter.prepared(GemmKind::forward).packed;
+      for (const AnyIn& view :
+           {values, AnyIn(each.master), AnyIn(each.first_moment), AnyIn(each.second_moment)}) {
         const std::size_t start = bytes.size();
         bytes.resize(start + view.bytes());
         copy_to_host(runner->exec(), view, bytes.data() + start);

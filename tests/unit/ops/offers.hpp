@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string_view>
 #include <vector>
 
@@ -44,9 +45,38 @@ inline PreparedWeight prepare(const ExecSpace& exec, Tensors& tensors, const Wei
   const AnyView packed = tensors.poisoned(form.type, matrices, form.elements);
   const AnyIn rows = weight.reshape(matrices * shape.out, shape.in);
   for (std::int64_t e = 0; e < matrices; ++e) {
-    packing.pack(exec, shape, rows.slice(e * shape.out, shape.out), packed.slice(e, 1));
+    packing.pack(exec, shape, rows.slice(e * shape.out, shape.out), 0, packed.slice(e, 1));
   }
   return {weight, packed, form.layout};
+}
+
+/// Expects that a matrix packed in strips of rows is the same as one packed at once.
+inline void expect_same_in_strips(const ExecSpace& exec, const WeightPacking& packing,
+                                  const GemmShape& shape) {
+  Tensors tensors(exec);
+  const AnyView weight = tensors.random("w", shape.type, shape.out, shape.in);
+  const PreparedWeight whole = prepare(exec, tensors, packing, shape, weight);
+  if (whole.packed.empty()) return;
+  for (const std::int64_t strip : {WeightPacking::kRows, 3 * WeightPacking::kRows}) {
+    const AnyView packed = tensors.poisoned(whole.packed.type(), 1, whole.packed.extent(1));
+    for (std::int64_t first = 0; first < shape.out; first += strip) {
+      const AnyView rows = weight.slice(first, std::min<std::int64_t>(strip, shape.out - first));
+      packing.pack(exec, shape, tensors.copy(rows), first, packed);
+    }
+    EXPECT_EQ(to_doubles(exec, packed), to_doubles(exec, whole.packed))
+        << describe(shape) << ", strips of " << strip;
+  }
+}
+
+/// Expects it of matrices with fewer rows than a strip, as many, and some more.
+inline void expect_same_in_strips(const ExecSpace& exec, const WeightPacking& packing, DType type) {
+  for (const int out : {1, 32, 63, 64, 65, 96, 301}) {
+    for (const int in : {1, 17, 64, 100}) {
+      for (const GemmKind kind : {GemmKind::forward, GemmKind::data_gradient}) {
+        expect_same_in_strips(exec, packing, {kind, out, in, type, type, false});
+      }
+    }
+  }
 }
 
 /// The type whose tolerance holds for a product: sums are taken for `type`, then rounded.

@@ -65,6 +65,16 @@ TEST_F(Gemm, EveryOfferAgreesWithReference) {
   }
 }
 
+TEST_F(Gemm, WeightsArePackedInStripsAsAtOnce) {
+  for (const DType type : kTypes) {
+    for (const GemmOffer& offer :
+         accepting(offers_, GemmShape{GemmKind::forward, 64, 64, type, type, false})) {
+      SCOPED_TRACE(offer.backend);
+      expect_same_in_strips(exec_, offer.packing, type);
+    }
+  }
+}
+
 TEST_F(Gemm, ReferenceIsRightByHand) {
   const AnyIn w = tensors_.values(DType::fp64, {1, 2, 3, 4}, 2, 2);
   const AnyIn x = tensors_.values(DType::fp64, {5, 6}, 1, 2);

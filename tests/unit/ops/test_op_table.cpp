@@ -78,6 +78,44 @@ TEST_F(Choice, AProductIsNotGivenAFormThatItDoesNotWant) {
       ExitCode::internal, {"fast.packed", "forward (3, 2)"});
 }
 
+TEST_F(Choice, AProductThatWantsAWeightAsStoredIsNotGivenAPackedOneAlone) {
+  const ExecSpace exec;
+  Operations operations(made_up_table(), {}, account_);
+  const PreparedWeight weight{AnyIn(DType::fp32, nullptr, {3, 2, 1}, 2), {}, "fast.packed"};
+
+  expect_error(
+      [&] {
+        operations.gemm(exec, product(DType::fp32), {{}, &weight, {}, {}, {}});
+      },
+      ExitCode::internal, {"fast.packed", "stored"});
+}
+
+TEST_F(Choice, RowsArePackedWhereEveryLayoutCanBeCut) {
+  const ExecSpace exec;
+  Tensors memory(exec);
+  OpTable table = made_up_table();
+  table.gemm.front().packing = {
+      [](const GemmShape& shape) {
+        return WeightForm{"fast.packed", shape.type, std::int64_t{shape.out} * shape.in};
+      },
+      [](const ExecSpace&, const GemmShape&, const AnyIn&, std::int64_t, const AnyView&) {}};
+  Operations operations(table, {}, account_);
+  const GemmShape shape{GemmKind::forward, 70, 2, DType::fp32, DType::fp32, false};
+  const AnyView rows = memory.random("w", DType::fp32, 70, 2),
+                form = memory.poisoned(DType::fp32, 140);
+  const auto pack = [&](std::int64_t first, std::int64_t count, const AnyView& to) {
+    operations.pack(exec, shape, 0, rows.slice(first, count), first, to);
+  };
+
+  pack(0, 70, form);
+  pack(32, 32, form);
+  pack(64, 6, form);
+
+  expect_error([&] { pack(16, 32, form); }, ExitCode::internal, {"rows 16 to 48", "(70, 2)"});
+  expect_error([&] { pack(32, 16, form); }, ExitCode::internal, {"rows 32 to 48"});
+  expect_error([&] { pack(32, 32, form.slice(0, 64)); }, ExitCode::internal, {"rows 32 to 64"});
+}
+
 TEST(PreparedRows, AreCutWhereEveryLayoutCanBeCut) {
   const ExecSpace exec;
   Tensors memory(exec);
