@@ -73,8 +73,8 @@ template <typename X> class BackwardHead {
     const Block<const X> d_o = head_rows<X>(call_.d_o, head, shape_.dv, block.q_begin);
     const int* const positions = call_.rows.k_positions.data() + sequence_.k_begin;
     for (int i = 0; i < block.q_count; ++i) {
-      const int seen =
-          visible_keys(call_.rows.q_positions.data()[block.q_begin + i], positions, block.visible);
+      const int seen = ops::visible_keys(call_.rows.q_positions.data()[block.q_begin + i],
+                                         positions, block.visible);
       float delta = 0;
       for (int j = 0; j < shape_.dv; ++j) {
         delta += static_cast<float>(o.row(i)[j]) * static_cast<float>(d_o.row(i)[j]);
@@ -122,24 +122,25 @@ void attention_backward(const ExecSpace& exec, const AttentionShape& shape,
                         const AttentionBackward& call) {
   ops::require_attention_fits(shape, call.q, call.k, call.v, call.o, call.lse);
   ops::require_attention_fits(shape, call.dq, call.dk, call.dv, call.d_o, call.lse);
-  const std::vector<ops::AttentionSequence> sequences = plan(exec, call.rows);
+  const std::vector<ops::AttentionSequence> sequences =
+      ops::plan_attention(exec, call.rows, kBlockRows);
   const int group = shape.heads / shape.kv_heads;
-  const std::int64_t each = call.workspace.size() / workers(exec);
-  for_each_item("konclave::simd::attention_backward", exec,
-                static_cast<std::int64_t>(sequences.size()) * shape.kv_heads,
-                [&](std::int64_t worker, std::int64_t item) {
-                  const ops::AttentionSequence& sequence = sequences[item / shape.kv_heads];
-                  const int kv_head = static_cast<int>(item % shape.kv_heads);
-                  const BackwardHead<X> backward(
-                      shape, call, sequence, kv_head,
-                      Workspace(call.workspace.slice(worker * each, each)));
-                  for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-                    for (const ops::AttentionBlock& block : sequence.blocks) {
-                      backward.run(head, block);
-                    }
-                  }
-                  backward.store_gradients();
-                });
+  const std::int64_t each = call.workspace.size() / ops::workers(exec);
+  ops::for_each_item("konclave::simd::attention_backward", exec,
+                     static_cast<std::int64_t>(sequences.size()) * shape.kv_heads,
+                     [&](std::int64_t worker, std::int64_t item) {
+                       const ops::AttentionSequence& sequence = sequences[item / shape.kv_heads];
+                       const int kv_head = static_cast<int>(item % shape.kv_heads);
+                       const BackwardHead<X> backward(
+                           shape, call, sequence, kv_head,
+                           Workspace(call.workspace.slice(worker * each, each)));
+                       for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+                         for (const ops::AttentionBlock& block : sequence.blocks) {
+                           backward.run(head, block);
+                         }
+                       }
+                       backward.store_gradients();
+                     });
 }
 
 template void attention_backward<Bf16>(const ExecSpace&, const AttentionShape&,

@@ -37,8 +37,8 @@ template <typename X> class ForwardHead {
     const Block<float> lse = head_rows<float>(call_.lse, head, 1, block.q_begin);
     const int* const positions = call_.rows.k_positions.data() + sequence_.k_begin;
     for (int i = 0; i < block.q_count; ++i) {
-      const int seen =
-          visible_keys(call_.rows.q_positions.data()[block.q_begin + i], positions, block.visible);
+      const int seen = ops::visible_keys(call_.rows.q_positions.data()[block.q_begin + i],
+                                         positions, block.visible);
       *lse.row(i) = softmax(scores_.row(i), seen, block.visible);
     }
     multiply_panels<X>(kernels(), {scores_.data, scores_.stride}, block.q_count, block.visible,
@@ -98,23 +98,24 @@ template <typename X>
 void attention_forward(const ExecSpace& exec, const AttentionShape& shape,
                        const AttentionForward& call) {
   ops::require_attention_fits(shape, call.q, call.k, call.v, call.o, call.lse);
-  const std::vector<ops::AttentionSequence> sequences = plan(exec, call.rows);
+  const std::vector<ops::AttentionSequence> sequences =
+      ops::plan_attention(exec, call.rows, kBlockRows);
   const int group = shape.heads / shape.kv_heads;
-  const std::int64_t each = call.workspace.size() / workers(exec);
-  for_each_item("konclave::simd::attention_forward", exec,
-                static_cast<std::int64_t>(sequences.size()) * shape.kv_heads,
-                [&](std::int64_t worker, std::int64_t item) {
-                  const ops::AttentionSequence& sequence = sequences[item / shape.kv_heads];
-                  const int kv_head = static_cast<int>(item % shape.kv_heads);
-                  const ForwardHead<X> forward(
-                      shape, call, sequence, kv_head,
-                      Workspace(call.workspace.slice(worker * each, each)));
-                  for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-                    for (const ops::AttentionBlock& block : sequence.blocks) {
-                      forward.run(head, block);
-                    }
-                  }
-                });
+  const std::int64_t each = call.workspace.size() / ops::workers(exec);
+  ops::for_each_item("konclave::simd::attention_forward", exec,
+                     static_cast<std::int64_t>(sequences.size()) * shape.kv_heads,
+                     [&](std::int64_t worker, std::int64_t item) {
+                       const ops::AttentionSequence& sequence = sequences[item / shape.kv_heads];
+                       const int kv_head = static_cast<int>(item % shape.kv_heads);
+                       const ForwardHead<X> forward(
+                           shape, call, sequence, kv_head,
+                           Workspace(call.workspace.slice(worker * each, each)));
+                       for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+                         for (const ops::AttentionBlock& block : sequence.blocks) {
+                           forward.run(head, block);
+                         }
+                       }
+                     });
 }
 
 template void attention_forward<Bf16>(const ExecSpace&, const AttentionShape&,

@@ -3,8 +3,8 @@
 #include "ops/attention.hpp"
 #include "ops/attention_rows.hpp"
 #include "ops/matrix.hpp"
+#include "ops/workers.hpp"
 #include "simd/panels.hpp"
-#include "simd/parallel.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -26,9 +26,6 @@ template <typename X>
 void attention_backward(const ExecSpace& exec, const AttentionShape& shape,
                         const AttentionBackward& call);
 
-/// The sequences of a call, their queries in blocks of kBlockRows. Waits for `exec`.
-std::vector<ops::AttentionSequence> plan(const ExecSpace& exec, const AttentionRows& rows);
-
 /// Rows of head `head`, `size` wide, from row `first` on.
 template <typename X>
 Block<const X> head_rows(const AnyIn& all, int head, int size, std::int64_t first) {
@@ -39,12 +36,6 @@ template <typename X>
 Block<X> head_rows(const AnyView& all, int head, int size, std::int64_t first) {
   const ops::Matrix<X> matrix = ops::matrix_of<X>(all);
   return {matrix.data + first * matrix.stride + std::int64_t{head} * size, matrix.stride};
-}
-
-/// How many of `keys` leading keys a query at `position` sees.
-inline int visible_keys(int position, const int* k_positions, int keys) {
-  return static_cast<int>(std::upper_bound(k_positions, k_positions + keys, position) -
-                          k_positions);
 }
 
 /// The panels of the transpose of rows (count, size): a factor (size, count).

@@ -1,8 +1,8 @@
 #include "simd/product.hpp"
 
 #include "ops/elementwise.hpp"
+#include "ops/workers.hpp"
 #include "simd/panels.hpp"
-#include "simd/parallel.hpp"
 
 #include <algorithm>
 #include <vector>
@@ -52,19 +52,20 @@ constexpr std::int64_t kRowsAhead = 32;
 template <typename X>
 void gather(const ExecSpace& exec, const Panels& panels, Block<const X> from, float* packed) {
   const std::int64_t k = panels.k();
-  for_each_item("konclave::simd::gather", exec, (k + kPieceRows - 1) / kPieceRows,
-                [=](std::int64_t, std::int64_t item) {
-                  const std::int64_t row = item * kPieceRows, count = std::min(kPieceRows, k - row);
-                  for (std::int64_t p = 0; p < panels.count(); ++p) {
-                    const int width = panels.width(p);
-                    const X* const piece = from.row(row) + panels.first(p);
-                    for (std::int64_t i = 0; i < std::min(count, k - row - kRowsAhead); ++i) {
-                      __builtin_prefetch(piece + (i + kRowsAhead) * from.stride, 0, 3);
-                    }
-                    copy<X>({piece, from.stride}, count, panels.columns(p),
-                            {packed + panels.offset(p) + row * width, width}, width);
-                  }
-                });
+  ops::for_each_item("konclave::simd::gather", exec, (k + kPieceRows - 1) / kPieceRows,
+                     [=](std::int64_t, std::int64_t item) {
+                       const std::int64_t row = item * kPieceRows,
+                                          count = std::min(kPieceRows, k - row);
+                       for (std::int64_t p = 0; p < panels.count(); ++p) {
+                         const int width = panels.width(p);
+                         const X* const piece = from.row(row) + panels.first(p);
+                         for (std::int64_t i = 0; i < std::min(count, k - row - kRowsAhead); ++i) {
+                           __builtin_prefetch(piece + (i + kRowsAhead) * from.stride, 0, 3);
+                         }
+                         copy<X>({piece, from.stride}, count, panels.columns(p),
+                                 {packed + panels.offset(p) + row * width, width}, width);
+                       }
+                     });
 }
 
 /// Brings a part of the next block's memory into the second cache while this one is multiplied.
@@ -97,34 +98,35 @@ void multiply_rows(const ExecSpace& exec, const Product& product, Workspace work
   const Block<R> c = block_of<R>(product.c);
   const Panels panels(best, k, m);
   float* const packed = workspace.take(1, panels.size()).data;
-  for_each_item("konclave::simd::pack", exec, panels.count(), [=](std::int64_t, std::int64_t p) {
-    const int width = panels.width(p);
-    copy_transposed<X>({a.row(panels.first(p)), a.stride}, panels.columns(p), k,
-                       {packed + panels.offset(p), width}, width);
-  });
+  ops::for_each_item("konclave::simd::pack", exec, panels.count(),
+                     [=](std::int64_t, std::int64_t p) {
+                       const int width = panels.width(p);
+                       copy_transposed<X>({a.row(panels.first(p)), a.stride}, panels.columns(p), k,
+                                          {packed + panels.offset(p), width}, width);
+                     });
   const int most = block_rows(k);
   const Finish add{1, product.accumulate};
   const std::int64_t blocks = (n + most - 1) / most;
   const std::int64_t wide = std::is_same_v<X, float> ? 0 : most * k;
-  float* const scratch = workspace.take(workers(exec), wide).data;
-  for_each_item("konclave::simd::multiply_rows", exec, blocks,
-                [=](std::int64_t worker, std::int64_t item) {
-                  Sums sums;
-                  const std::int64_t first = item * most;
-                  const int rows = static_cast<int>(std::min<std::int64_t>(most, n - first));
-                  const Block<const float> left =
-                      wide_rows<X>({b.row(first), b.stride}, rows, k, scratch + worker * wide);
-                  const std::int64_t next = std::min(n, first + most);
-                  Fetch fetch(b.row(next), std::min<std::int64_t>(most, n - next) * k * sizeof(X),
-                              panels.count());
-                  for (std::int64_t p = 0; p < panels.count(); ++p) {
-                    fetch.part();
-                    const int width = panels.width(p);
-                    multiply_block(best, left, rows, k, packed + panels.offset(p), width, sums);
-                    finish_transposed<R>({sums.values, width}, rows, panels.columns(p), add,
-                                         {c.row(panels.first(p)) + first, c.stride});
-                  }
-                });
+  float* const scratch = workspace.take(ops::workers(exec), wide).data;
+  ops::for_each_item(
+      "konclave::simd::multiply_rows", exec, blocks, [=](std::int64_t worker, std::int64_t item) {
+        Sums sums;
+        const std::int64_t first = item * most;
+        const int rows = static_cast<int>(std::min<std::int64_t>(most, n - first));
+        const Block<const float> left =
+            wide_rows<X>({b.row(first), b.stride}, rows, k, scratch + worker * wide);
+        const std::int64_t next = std::min(n, first + most);
+        Fetch fetch(b.row(next), std::min<std::int64_t>(most, n - next) * k * sizeof(X),
+                    panels.count());
+        for (std::int64_t p = 0; p < panels.count(); ++p) {
+          fetch.part();
+          const int width = panels.width(p);
+          multiply_block(best, left, rows, k, packed + panels.offset(p), width, sums);
+          finish_transposed<R>({sums.values, width}, rows, panels.columns(p), add,
+                               {c.row(panels.first(p)) + first, c.stride});
+        }
+      });
 }
 
 /// c (+)= a b,  a (M,K), b (K,N): columns of b are brought into panels, some at a time, and meet
@@ -140,19 +142,19 @@ void multiply_columns(const ExecSpace& exec, const Product& product, Workspace w
   const std::int64_t step = gathered_columns(k);
   float* const packed = workspace.take(step, k).data;
   const std::int64_t wide = std::is_same_v<X, float> ? 0 : most * k;
-  float* const scratch = workspace.take(workers(exec), wide).data;
+  float* const scratch = workspace.take(ops::workers(exec), wide).data;
   for (std::int64_t first = 0; first < n; first += step) {
     const Panels panels(best, k, std::min(step, n - first));
     gather<X>(exec, panels, {b.data + first, b.stride}, packed);
-    for_each_item("konclave::simd::multiply_columns", exec, (m + most - 1) / most,
-                  [=](std::int64_t worker, std::int64_t item) {
-                    const std::int64_t row = item * most;
-                    const int rows = static_cast<int>(std::min<std::int64_t>(most, m - row));
-                    const Block<const float> left =
-                        wide_rows<X>({a.row(row), a.stride}, rows, k, scratch + worker * wide);
-                    multiply_panels<R>(best, left, rows, k, panels, packed, panels.total(), add,
-                                       {c.row(row) + first, c.stride});
-                  });
+    ops::for_each_item("konclave::simd::multiply_columns", exec, (m + most - 1) / most,
+                       [=](std::int64_t worker, std::int64_t item) {
+                         const std::int64_t row = item * most;
+                         const int rows = static_cast<int>(std::min<std::int64_t>(most, m - row));
+                         const Block<const float> left =
+                             wide_rows<X>({a.row(row), a.stride}, rows, k, scratch + worker * wide);
+                         multiply_panels<R>(best, left, rows, k, panels, packed, panels.total(),
+                                            add, {c.row(row) + first, c.stride});
+                       });
   }
 }
 
@@ -169,8 +171,8 @@ void multiply_sum(const ExecSpace& exec, const Product& product, Workspace works
   const int most = block_rows(k);
   const Finish add{1, product.accumulate, /*streams=*/true};
   const std::int64_t blocks = (m + most - 1) / most;
-  float* const scratch = workspace.take(workers(exec), most * k).data;
-  for_each_item(
+  float* const scratch = workspace.take(ops::workers(exec), most * k).data;
+  ops::for_each_item(
       "konclave::simd::multiply_sum", exec, blocks, [=](std::int64_t worker, std::int64_t item) {
         const std::int64_t first = item * most;
         const int rows = static_cast<int>(std::min<std::int64_t>(most, m - first));
@@ -219,7 +221,7 @@ std::size_t product_workspace(const GemmShape& shape, std::int64_t rows) {
   const std::int64_t panels = shape.kind == GemmKind::data_gradient
                                   ? gathered_columns(inner) * inner
                                   : Panels(kernels(), inner, columns).size();
-  const std::int64_t floats = aligned(panels) + aligned(workers(ExecSpace()) * each);
+  const std::int64_t floats = aligned(panels) + aligned(ops::workers(ExecSpace()) * each);
   return static_cast<std::size_t>(floats) * sizeof(float);
 }
 

@@ -1,7 +1,6 @@
-#include "tiles/kernels.hpp"
-
 #include "tiles/amx_tiles.hpp"
 #include "tiles/block_product.hpp"
+#include "tiles/kernels.hpp"
 
 namespace konclave::tiles {
 

@@ -8,6 +8,7 @@ namespace konclave::tiles {
 
 inline constexpr int kBlock = 32;
 inline constexpr int kBlockSize = kBlock * kBlock;
+inline constexpr int kPairs = kBlock / 2;  ///< of neighbours along the inner extent, in a step
 
 /// A left factor: its element (i,p) of block b and step s is
 /// data[b*block_stride + s*step_stride + i*row_stride + p]. That is a row-major matrix, or blocks
@@ -67,5 +68,6 @@ struct Kernels {
   BlockOrder left_of_columns;   ///< a block of a left factor, when the inner extent goes down
 };
 const Kernels& amx_kernels();
+const Kernels& dot_kernels();
 
 }  // namespace konclave::tiles

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "ops/attention.hpp"
 #include "ops/gemm.hpp"
 #include "ops/grouped_gemm.hpp"
 
@@ -8,5 +9,6 @@ namespace konclave::tiles {
 
 GemmOffer gemm_offer();
 GroupedGemmOffer grouped_gemm_offer();
+AttentionOffer attention_offer();
 
 }  // namespace konclave::tiles

@@ -28,17 +28,27 @@ bool is_permitted() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-std::string ask() {
-  if (!has_vectors() || !has_tiles()) return "this CPU has no tiles for bf16 (AMX)";
-  if (!is_permitted()) return "the operating system does not permit the tiles of this CPU (AMX)";
-  return "";
+std::vector<CpuKernels> find() {
+  std::vector<CpuKernels> found;
+  if (!has_vectors()) return found;
+  const bool tiles = has_tiles(), permitted = tiles && is_permitted();
+  if (permitted) found.push_back({&amx_kernels(), ""});
+  found.push_back({&dot_kernels(),
+                   tiles
+                       ? "AVX-512 in place of AMX, whose tiles the operating system does not permit"
+                       : "AVX-512 in place of AMX, which this CPU does not have"});
+  return found;
 }
 
 }  // namespace
 
-std::string why_no_tiles() {
-  static const std::string kAnswer = ask();
-  return kAnswer;
+const std::vector<CpuKernels>& cpu_kernels() {
+  static const std::vector<CpuKernels> kFound = find();
+  return kFound;
+}
+
+std::string why_no_kernels() {
+  return cpu_kernels().empty() ? "this CPU has no products of bf16 (AMX or AVX-512's)" : "";
 }
 
 }  // namespace konclave::tiles

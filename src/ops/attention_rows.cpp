@@ -1,6 +1,7 @@
 #include "ops/attention_rows.hpp"
 
 #include "base/error.hpp"
+#include "tensor/host_copy.hpp"
 
 #include <algorithm>
 
@@ -44,6 +45,18 @@ std::vector<AttentionSequence> plan_attention(std::span<const int> q_offsets,
                       k_positions.subspan(k_begin, k_offsets[i + 1] - k_begin), block_rows));
   }
   return sequences;
+}
+
+std::vector<AttentionSequence> plan_attention(const ExecSpace& exec, const AttentionRows& rows,
+                                              int block_rows) {
+  return plan_attention(to_host(exec, rows.q_offsets), to_host(exec, rows.k_offsets),
+                        to_host(exec, rows.q_positions), to_host(exec, rows.k_positions),
+                        block_rows);
+}
+
+int visible_keys(int position, const int* k_positions, int keys) {
+  return static_cast<int>(std::upper_bound(k_positions, k_positions + keys, position) -
+                          k_positions);
 }
 
 }  // namespace konclave::ops

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "ops/attention.hpp"
+
 #include <span>
 #include <vector>
 
@@ -27,5 +29,11 @@ std::vector<AttentionSequence> plan_attention(std::span<const int> q_offsets,
                                               std::span<const int> k_offsets,
                                               std::span<const int> q_positions,
                                               std::span<const int> k_positions, int block_rows);
+/// The same for rows on the device. Waits for `exec`.
+std::vector<AttentionSequence> plan_attention(const ExecSpace& exec, const AttentionRows& rows,
+                                              int block_rows);
+
+/// How many of `keys` leading keys a query at `position` sees.
+int visible_keys(int position, const int* k_positions, int keys);
 
 }  // namespace konclave::ops

@@ -3,7 +3,6 @@
 #include "ops/attention_rows.hpp"
 #include "ops/fast_math.hpp"
 #include "ops/rows.hpp"
-#include "tensor/host_copy.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -48,12 +47,6 @@ BlockMask mask_of(const AttentionRows& rows, const AttentionSequence& sequence,
                   const AttentionBlock& block) {
   return {rows.q_positions.data() + block.q_begin, rows.k_positions.data() + sequence.k_begin,
           block.visible};
-}
-
-std::vector<AttentionSequence> plan(const ExecSpace& exec, const AttentionRows& rows) {
-  return plan_attention(to_host(exec, rows.q_offsets), to_host(exec, rows.k_offsets),
-                        to_host(exec, rows.q_positions), to_host(exec, rows.k_positions),
-                        kBlockRows);
 }
 
 /// Rows of p from scores s to probabilities exp(s - lse), 0 for unseen keys, and lse (rows, 1).
@@ -203,7 +196,7 @@ void blocked_attention_forward(const ExecSpace& exec, const AttentionShape& shap
   const Heads<A> lse{matrix_of<A>(call.lse), 1};
   const ForwardBlock<X> forward{exec, static_cast<A>(shape.scale), product};
   const int group = shape.heads / shape.kv_heads;
-  for (const AttentionSequence& sequence : plan(exec, call.rows)) {
+  for (const AttentionSequence& sequence : plan_attention(exec, call.rows, kBlockRows)) {
     for (int kv = 0; kv < shape.kv_heads; ++kv) {
       Workspace<A> workspace(call.workspace);
       const int keys = sequence.visible();
@@ -234,7 +227,7 @@ void blocked_attention_backward(const ExecSpace& exec, const AttentionShape& sha
       dv{matrix_of<X>(call.dv), shape.dv};
   const BackwardBlock<X> backward{exec, static_cast<A>(shape.scale), product};
   const int group = shape.heads / shape.kv_heads;
-  for (const AttentionSequence& sequence : plan(exec, call.rows)) {
+  for (const AttentionSequence& sequence : plan_attention(exec, call.rows, kBlockRows)) {
     const int k_first = sequence.k_begin, keys = sequence.k_count;
     for (int kv = 0; kv < shape.kv_heads; ++kv) {
       Workspace<A> workspace(call.workspace);

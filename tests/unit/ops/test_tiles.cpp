@@ -37,7 +37,7 @@ class TileProducts : public testing::Test {
     const AnyView packed = tensors_.poisoned(form.type, matrices, form.elements);
     const AnyIn rows = w.reshape(matrices * shape.out, shape.in);
     for (std::int64_t e = 0; e < matrices; ++e) {
-      tiles::pack_weight(exec_, kernels, shape, rows.slice(e * shape.out, shape.out),
+      tiles::pack_weight(exec_, kernels, shape, rows.slice(e * shape.out, shape.out), 0,
                          packed.slice(e, 1));
     }
     return {w, packed, form.layout};
@@ -134,9 +134,12 @@ TEST_F(TileProducts, EmulatedAgreesWithReference) { expect_all_products(kEmulate
 TEST_F(TileProducts, EmulatedGroupsAgreeWithReference) { expect_all_grouped(kEmulated); }
 
 TEST_F(TileProducts, OfTheCpuAgreesWithReference) {
-  if (const std::string reason = tiles::why_no_tiles(); !reason.empty()) GTEST_SKIP() << reason;
-  expect_all_products(tiles::amx_kernels());
-  expect_all_grouped(tiles::amx_kernels());
+  if (const std::string reason = tiles::why_no_kernels(); !reason.empty()) GTEST_SKIP() << reason;
+  for (const tiles::CpuKernels& found : tiles::cpu_kernels()) {
+    SCOPED_TRACE(found.remark);
+    expect_all_products(*found.kernels);
+    expect_all_grouped(*found.kernels);
+  }
 }
 
 /// Sums over more rows than the workspace holds, and left factors that the cache does not hold.
@@ -163,6 +166,14 @@ TEST_F(TileProducts, NothingBehindTheOperandsCounts) {
     for (const double value : to_doubles(exec_, c.slice(0, 3))) EXPECT_FALSE(std::isnan(value));
     for (const double value : to_doubles(exec_, c.slice(3, 1))) EXPECT_TRUE(std::isnan(value));
   }
+}
+
+TEST_F(TileProducts, WeightsArePackedInStripsAsAtOnce) {
+  const WeightPacking packing{
+      &tiles::weight_form,
+      [](const ExecSpace& exec, const GemmShape& shape, const AnyIn& rows, std::int64_t first,
+         const AnyView& to) { tiles::pack_weight(exec, kEmulated, shape, rows, first, to); }};
+  expect_same_in_strips(exec_, packing, DType::bf16);
 }
 
 TEST_F(TileProducts, SomeRowsOfAWeightAreAWeight) {
@@ -227,7 +238,7 @@ TEST(AmxOffer, SaysWhatItCannotDo) {
   const GemmOffer offer = tiles::gemm_offer();
   for (const GemmShape& shape : all_shapes(8, 8)) {
     const bool types = shape.type == DType::bf16 && shape.result != DType::fp64;
-    const std::string expected = types ? tiles::why_no_tiles() : offer.refuses(shape);
+    const std::string expected = types ? tiles::why_no_kernels() : offer.refuses(shape);
     EXPECT_EQ(offer.refuses(shape), expected);
     EXPECT_TRUE(types || !expected.empty()) << describe(shape);
   }

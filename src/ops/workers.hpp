@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace konclave::simd {
+namespace konclave::ops {
 
 /// How many threads there are: each has scratch memory of its own.
 inline int workers(const ExecSpace& exec) { return std::max(1, exec.concurrency()); }
@@ -20,4 +20,4 @@ void for_each_item(const char* label, const ExecSpace& exec, std::int64_t items,
   });
 }
 
-}  // namespace konclave::simd
+}  // namespace konclave::ops
