@@ -94,7 +94,7 @@ target_link_libraries(konclave_hwloc INTERFACE ${HWLOC_LIBRARY})
 set_target_properties(konclave_hwloc PROPERTIES EXPORT_NAME hwloc)
 
 if("tiles" IN_LIST KONCLAVE_BACKENDS)
-  set(KONCLAVE_AVX512_BF16_FLAGS -march=x86-64-v4 -mavx512bf16)
+  set(KONCLAVE_AVX512_BF16_FLAGS -march=x86-64-v4 -mavx512bf16 ${KONCLAVE_AVX512_FLAGS})
   set(KONCLAVE_AMX_FLAGS ${KONCLAVE_AVX512_BF16_FLAGS} -mamx-tile -mamx-bf16)
   list(JOIN KONCLAVE_AMX_FLAGS " " _flags)
   include(CheckCXXCompilerFlag)
