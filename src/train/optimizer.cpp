@@ -19,9 +19,9 @@ bool counts(const Placement& placement, const Groups& groups) {
   return !placement.on_all_tp || groups.tp->rank() == 0 || fault("grad_norm.replicas");
 }
 
-/// Elements of a strip for each thread: what an update reads and writes of so many stays in the
-/// second cache. A device has more threads than strips can use.
-constexpr std::int64_t kStripElements = std::int64_t{1} << 15;
+/// Elements of a strip for each thread, whose new values stay in its second cache; and how many
+/// threads count: a device has more than strips can use.
+constexpr std::int64_t kStripElements = std::int64_t{1} << 16;
 constexpr std::int64_t kMostThreads = 256;
 
 /// Rows of a strip: as many for each thread, and as `pack` wants them.
