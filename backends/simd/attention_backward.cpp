@@ -122,25 +122,16 @@ void attention_backward(const ExecSpace& exec, const AttentionShape& shape,
                         const AttentionBackward& call) {
   ops::require_attention_fits(shape, call.q, call.k, call.v, call.o, call.lse);
   ops::require_attention_fits(shape, call.dq, call.dk, call.dv, call.d_o, call.lse);
-  const std::vector<ops::AttentionSequence> sequences =
-      ops::plan_attention(exec, call.rows, kBlockRows);
   const int group = shape.heads / shape.kv_heads;
-  const std::int64_t each = call.workspace.size() / ops::workers(exec);
-  ops::for_each_item("konclave::simd::attention_backward", exec,
-                     static_cast<std::int64_t>(sequences.size()) * shape.kv_heads,
-                     [&](std::int64_t worker, std::int64_t item) {
-                       const ops::AttentionSequence& sequence = sequences[item / shape.kv_heads];
-                       const int kv_head = static_cast<int>(item % shape.kv_heads);
-                       const BackwardHead<X> backward(
-                           shape, call, sequence, kv_head,
-                           Workspace(call.workspace.slice(worker * each, each)));
-                       for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-                         for (const ops::AttentionBlock& block : sequence.blocks) {
-                           backward.run(head, block);
-                         }
-                       }
-                       backward.store_gradients();
-                     });
+  ops::for_each_kv_head(
+      "konclave::simd::attention_backward", exec, shape, call, kBlockRows,
+      [&](const ops::AttentionSequence& sequence, int kv_head, const Workspace& workspace) {
+        const BackwardHead<X> work(shape, call, sequence, kv_head, workspace);
+        for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+          for (const ops::AttentionBlock& block : sequence.blocks) work.run(head, block);
+        }
+        work.store_gradients();
+      });
 }
 
 template void attention_backward<Bf16>(const ExecSpace&, const AttentionShape&,

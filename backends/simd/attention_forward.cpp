@@ -98,24 +98,15 @@ template <typename X>
 void attention_forward(const ExecSpace& exec, const AttentionShape& shape,
                        const AttentionForward& call) {
   ops::require_attention_fits(shape, call.q, call.k, call.v, call.o, call.lse);
-  const std::vector<ops::AttentionSequence> sequences =
-      ops::plan_attention(exec, call.rows, kBlockRows);
   const int group = shape.heads / shape.kv_heads;
-  const std::int64_t each = call.workspace.size() / ops::workers(exec);
-  ops::for_each_item("konclave::simd::attention_forward", exec,
-                     static_cast<std::int64_t>(sequences.size()) * shape.kv_heads,
-                     [&](std::int64_t worker, std::int64_t item) {
-                       const ops::AttentionSequence& sequence = sequences[item / shape.kv_heads];
-                       const int kv_head = static_cast<int>(item % shape.kv_heads);
-                       const ForwardHead<X> forward(
-                           shape, call, sequence, kv_head,
-                           Workspace(call.workspace.slice(worker * each, each)));
-                       for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-                         for (const ops::AttentionBlock& block : sequence.blocks) {
-                           forward.run(head, block);
-                         }
-                       }
-                     });
+  ops::for_each_kv_head(
+      "konclave::simd::attention_forward", exec, shape, call, kBlockRows,
+      [&](const ops::AttentionSequence& sequence, int kv_head, const Workspace& workspace) {
+        const ForwardHead<X> work(shape, call, sequence, kv_head, workspace);
+        for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+          for (const ops::AttentionBlock& block : sequence.blocks) work.run(head, block);
+        }
+      });
 }
 
 template void attention_forward<Bf16>(const ExecSpace&, const AttentionShape&,

@@ -1,9 +1,9 @@
 #pragma once
 
 #include "ops/attention.hpp"
+#include "ops/attention_heads.hpp"
 #include "ops/attention_rows.hpp"
 #include "ops/matrix.hpp"
-#include "ops/workers.hpp"
 #include "simd/panels.hpp"
 
 #include <cstdint>

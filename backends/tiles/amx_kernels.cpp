@@ -1,6 +1,6 @@
 #include "tiles/amx_tiles.hpp"
-#include "tiles/block_product.hpp"
 #include "tiles/kernels.hpp"
+#include "tiles/tile_sums.hpp"
 
 namespace konclave::tiles {
 

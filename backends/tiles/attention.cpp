@@ -1,6 +1,6 @@
 #include "tiles/attention_work.hpp"
+#include "tiles/cpu_kernels.hpp"
 #include "tiles/offers.hpp"
-#include "tiles/permission.hpp"
 
 #include <algorithm>
 

@@ -27,7 +27,7 @@ struct GradientRows {
   std::int64_t d_stride = 0;
 };
 
-/// Compiled for CPUs that have tiles.
+/// Compiled for CPUs that have products of bf16, whichever they are.
 struct AttentionKernels {
   /// p[j] = exp(scale scores[j] - largest) for j < seen, 0 from there to `columns` = 32 n.
   RowSums (*softmax)(const float* scores, float scale, int seen, std::int64_t columns,

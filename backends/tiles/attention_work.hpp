@@ -1,9 +1,9 @@
 #pragma once
 
 #include "ops/attention.hpp"
+#include "ops/attention_heads.hpp"
 #include "ops/attention_rows.hpp"
 #include "ops/matrix.hpp"
-#include "ops/workers.hpp"
 #include "tiles/attention_kernels.hpp"
 #include "tiles/kernels.hpp"
 
@@ -95,24 +95,19 @@ struct SeenKeys {
 template <typename Head, typename Call>
 void for_each_head(const char* label, const ExecSpace& exec, const AttentionParts& parts,
                    const AttentionShape& shape, const Call& call) {
-  const std::vector<ops::AttentionSequence> sequences =
-      ops::plan_attention(exec, call.rows, kBlockRows);
   const int group = shape.heads / shape.kv_heads;
-  const std::int64_t each = call.workspace.size() / ops::workers(exec);
-  ops::for_each_item(label, exec, static_cast<std::int64_t>(sequences.size()) * shape.kv_heads,
-                     [&](std::int64_t worker, std::int64_t item) {
-                       const ops::AttentionSequence& sequence = sequences[item / shape.kv_heads];
-                       const int kv_head = static_cast<int>(item % shape.kv_heads);
-                       const Head work(parts, shape, call, sequence, kv_head,
-                                       Workspace(call.workspace.slice(worker * each, each)));
-                       for (const ops::AttentionBlock& block : sequence.blocks) {
-                         const SeenKeys seen(call.rows, sequence, block);
-                         for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-                           work.run(head, block, seen);
-                         }
-                       }
-                       work.finish();
-                     });
+  ops::for_each_kv_head(
+      label, exec, shape, call, kBlockRows,
+      [&](const ops::AttentionSequence& sequence, int kv_head, const Workspace& workspace) {
+        const Head work(parts, shape, call, sequence, kv_head, workspace);
+        for (const ops::AttentionBlock& block : sequence.blocks) {
+          const SeenKeys seen(call.rows, sequence, block);
+          for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+            work.run(head, block, seen);
+          }
+        }
+        work.finish();
+      });
 }
 
 }  // namespace konclave::tiles

@@ -12,13 +12,14 @@ namespace {
 /// functions for them differ in types.
 class DotProducts {
  public:
+  static int passes(int rows) { return (rows + kMostRows - 1) / kMostRows; }
   /// Rows that there are, in passes of nearly as many each: few rows do not keep the units busy.
   void sums(const LeftBlock& block, int rows, const std::uint16_t* panel, NextPanel& next_panel,
             float* to) {
-    const int passes = (rows + kMostRows - 1) / kMostRows;
+    const int count = passes(rows);
     LeftBlock part = block;
-    for (int pass = 0; pass < passes; ++pass) {
-      const int first = rows * pass / passes, end = rows * (pass + 1) / passes;
+    for (int pass = 0; pass < count; ++pass) {
+      const int first = rows * pass / count, end = rows * (pass + 1) / count;
       part.data = block.data + first * block.row_stride;
       kPasses[end - first](part, panel, next_panel, to + first * kBlock);
     }

@@ -1,6 +1,6 @@
+#include "tiles/cpu_kernels.hpp"
 #include "tiles/offers.hpp"
 #include "tiles/packing.hpp"
-#include "tiles/permission.hpp"
 #include "tiles/product.hpp"
 
 namespace konclave::tiles {

@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-/// Products of bf16 by 32 x 32 blocks of sums, each of four tiles, in steps of 32 along the inner
-/// extent. Elements are the bits of bf16.
+/// Products of bf16 by 32 x 32 blocks of sums, in steps of 32 along the inner extent: four of AMX's
+/// tiles, or rows of AVX-512's vectors. Elements are the bits of bf16.
 namespace konclave::tiles {
 
 inline constexpr int kBlock = 32;
@@ -60,7 +60,7 @@ struct BlockProduct {
 /// Brings a 32 x 32 block into another order: from[i*stride + j], to contiguous.
 using BlockOrder = void (*)(const std::uint16_t* from, std::int64_t stride, std::uint16_t* to);
 
-/// What is compiled for CPUs with AMX.
+/// What is compiled for one kind of CPU: see cpu_kernels.hpp for the one at hand.
 struct Kernels {
   void (*multiply[kStores])(const BlockProduct& product);
   BlockOrder right_of_rows;     ///< a step of a panel, when the inner extent goes down

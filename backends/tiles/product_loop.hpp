@@ -8,21 +8,22 @@
 
 /// The kernels, for CPUs of any kind. An `Engine` has the functions that DotProducts has:
 ///   sums(block, rows, panel, next_panel, to)  the first `rows` of 32 x 32 sums, row-major
+///   passes(rows)                              how often that goes through the panel
 ///   narrow(low, high, result)                 two vectors of sums, rounded to bf16
 ///   stream(values, to), finish_streams()      stores past the caches
 /// See vectors.hpp for what may be written here.
 namespace konclave::tiles {
 namespace {
 
-/// Brings the panel behind the one in use into the second cache, some lines at each step.
+/// Brings the panel behind the one in use into the second cache, some lines at each step of each
+/// of the passes through that one.
 class NextPanel {
  public:
-  NextPanel(const BlockProduct& product, std::int64_t panel)
+  NextPanel(const BlockProduct& product, std::int64_t panel, std::int64_t passes)
       : next_(product.right.data + (panel + 1) * product.right.stride),
         end_(next_ + product.steps * kBlockSize) {
     if (end_ > product.right.end) end_ = product.right.end;
-    const std::int64_t blocks = product.end_block - product.begin_block;
-    lines_ = (kBlockSize / kLine + blocks - 1) / blocks;
+    lines_ = (kBlockSize / kLine + passes - 1) / passes;
   }
   void fetch_some() {
     for (std::int64_t i = 0; i < lines_ && next_ < end_; ++i, next_ += kLine) {
@@ -35,6 +36,12 @@ class NextPanel {
   const std::uint16_t *next_, *end_;
   std::int64_t lines_;
 };
+
+/// Rows of c that a block has.
+inline int rows_of(const BlockProduct& product, std::int64_t block) {
+  const std::int64_t rows = product.rows - block * kBlock;
+  return rows < kBlock ? static_cast<int>(rows) : kBlock;
+}
 
 /// 32 rows of a left factor: element (i,p) of step s is data[s*step_stride + i*row_stride + p].
 struct LeftBlock {
@@ -55,35 +62,31 @@ inline constexpr bool kRounds = kStore == Store::bf16 || kStore == Store::bf16_a
 template <Store kStore>
 inline constexpr bool kAdds = kStore == Store::bf16_added || kStore == Store::fp32_added;
 
-/// 32 sums to a row of c.
-template <Store kStore, typename Engine>
-void put(Engine& engine, const float* sums, std::uint16_t* c) {
-  Floats low, high;
-  load(sums, low);
-  load(sums + 16, high);
+inline void load_wide(const float* from, Floats& values) { load(from, values); }
+inline void load_wide(const std::uint16_t* from, Floats& values) { widen(from, values); }
+
+/// 16 sums, with what is in their place in c where the store adds.
+template <Store kStore, typename Element>
+void load_sums(const float* sums, const Element* c, Floats& values) {
+  load(sums, values);
   if constexpr (kAdds<kStore>) {
-    Floats old_low, old_high;
-    widen(c, old_low);
-    widen(c + 16, old_high);
-    low += old_low;
-    high += old_high;
+    Floats old;
+    load_wide(c, old);
+    values += old;
   }
-  Halves rounded;
-  engine.narrow(low, high, rounded);
-  store(rounded, c);
 }
-template <Store kStore, typename Engine> void put(Engine& engine, const float* sums, float* c) {
+
+/// 32 sums to a row of c.
+template <Store kStore, typename Engine, typename Element>
+void put(Engine& engine, const float* sums, Element* c) {
   Floats low, high;
-  load(sums, low);
-  load(sums + 16, high);
-  if constexpr (kAdds<kStore>) {
-    Floats old_low, old_high;
-    load(c, old_low);
-    load(c + 16, old_high);
-    low += old_low;
-    high += old_high;
-  }
-  if constexpr (kStore == Store::fp32_streamed) {
+  load_sums<kStore>(sums, c, low);
+  load_sums<kStore>(sums + 16, c + 16, high);
+  if constexpr (kRounds<kStore>) {
+    Halves rounded;
+    engine.narrow(low, high, rounded);
+    store(rounded, c);
+  } else if constexpr (kStore == Store::fp32_streamed) {
     engine.stream(low, c);
     engine.stream(high, c + 16);
   } else {
@@ -114,18 +117,27 @@ void put_block(Engine& engine, const float* sums, int rows, int columns, Element
   }
 }
 
+/// How often an engine goes through each panel.
+template <typename Engine> std::int64_t passes_of(const BlockProduct& product) {
+  std::int64_t passes = 0;
+  for (std::int64_t b = product.begin_block; b < product.end_block; ++b) {
+    passes += Engine::passes(rows_of(product, b));
+  }
+  return passes;
+}
+
 template <typename Engine, Store kStore> void multiply(const BlockProduct& product) {
   using Element = std::conditional_t<kRounds<kStore>, std::uint16_t, float>;
   alignas(64) float sums[kBlockSize];
   Engine engine;
+  const std::int64_t passes = passes_of<Engine>(product);
   for (std::int64_t p = product.begin_panel; p < product.end_panel; ++p) {
     const std::uint16_t* const panel = product.right.data + p * product.right.stride;
     const std::int64_t left_columns = product.columns - p * kBlock;
     const int columns = left_columns < kBlock ? static_cast<int>(left_columns) : kBlock;
-    NextPanel next(product, p);
+    NextPanel next(product, p, passes);
     for (std::int64_t b = product.begin_block; b < product.end_block; ++b) {
-      const std::int64_t left_rows = product.rows - b * kBlock;
-      const int rows = left_rows < kBlock ? static_cast<int>(left_rows) : kBlock;
+      const int rows = rows_of(product, b);
       engine.sums(LeftBlock(product, b), rows, panel, next, sums);
       Element* const c = static_cast<Element*>(product.c) + b * kBlock * product.stride;
       put_block<kStore>(engine, sums, rows, columns, c + p * kBlock, product.stride);

@@ -55,7 +55,7 @@ struct WeightPacking {
 };
 
 /// A weight as a product takes it. The memory belongs to the parameter; the optimizer's update
-/// makes the packed form stale (Parameter::prepare packs it anew).
+/// makes the packed form stale, and packs it anew (Parameter::pack).
 struct PreparedWeight {
   AnyIn weight;                  ///< as stored, (Out,In) or (L,Out,In); may be without memory
   AnyIn packed = {};             ///< (1,elements) or (L,elements); empty: as stored only

@@ -5,11 +5,11 @@
 #include "tests/support/tensors.hpp"
 #include "tests/unit/ops/emulated_tiles.hpp"
 #include "tests/unit/ops/offers.hpp"
-#include "tiles/block_product.hpp"
+#include "tiles/cpu_kernels.hpp"
 #include "tiles/offers.hpp"
 #include "tiles/packing.hpp"
-#include "tiles/permission.hpp"
 #include "tiles/product.hpp"
+#include "tiles/tile_sums.hpp"
 
 #include <gtest/gtest.h>
 

@@ -5,9 +5,9 @@
 #include "tests/unit/ops/emulated_tiles.hpp"
 #include "tiles/attention_softmax.hpp"
 #include "tiles/attention_work.hpp"
-#include "tiles/block_product.hpp"
+#include "tiles/cpu_kernels.hpp"
 #include "tiles/offers.hpp"
-#include "tiles/permission.hpp"
+#include "tiles/tile_sums.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "tiles/permission.hpp"
+#include "tiles/cpu_kernels.hpp"
 
 #include <cpuid.h>
 

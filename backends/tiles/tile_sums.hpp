@@ -11,6 +11,7 @@ namespace {
 /// The engine on tiles of any kind: `Tiles` has the functions of AmxTiles.
 template <typename Tiles> class TileSums : public Tiles {
  public:
+  static int passes(int) { return 1; }
   /// All 32 rows of sums, or the upper 16.
   void sums(const LeftBlock& block, int rows, const std::uint16_t* panel, NextPanel& next_panel,
             float* to) {
