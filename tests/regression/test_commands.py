@@ -126,7 +126,8 @@ class Help(harness.Case):
             for words in (("--help",), ("train", "--help"), ("bench", "--help"), ("convert", "from-hf", "--help"),
                           ("bench", "--kokkos-disable-warnings", "--help")):
                 output = self.run_program(*words, ranks=ranks)
-                self.assertEqual(output.count("Usage: konclave"), 1, output)
+                # Not its "Usage:", which newer versions of CLI11 don't say.
+                self.assertEqual(output.count("Print this help message"), 1, output)
                 self.assertNotIn("Kokkos::", output)
                 self.assertNotIn("--kokkos", output)
             self.assertRegex(self.run_program("--version", ranks=ranks), r"\A[0-9.]+ \(.*\)\n\Z")
