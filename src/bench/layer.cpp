@@ -31,8 +31,7 @@ class LayerWork {
 
   void forward() {
     memory_.activations.rewind({});
-    block_.forward(memory_.context(), rotary_, memory_.batch.sequences,
-                   {memory_.batch.windows, memory_.scale(), memory_.statistics}, x_, saved_);
+    block_.forward(memory_.context(), rotary_, memory_.batch.sequences, memory_.step, x_, saved_);
   }
   void backward() {
     fill_pattern(memory_.exec, gradient_);  // the last call has replaced it

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "bench/batches.hpp"
-#include "moe/balance.hpp"
+#include "moe/moe_step.hpp"
 #include "ops/elementwise.hpp"
 #include "tensor/arena.hpp"
 
@@ -16,16 +16,21 @@ struct LayerMemory {
         exec, inputs, random_micro_batch(definition.model, sequences, /*number=*/0),
         {definition.model.sequence_length, definition.moe.window, 0, definition.model.vocab_size},
         setup.groups);
-    const AnyView sums = inputs.make(DType::fp64, 1, 2 + definition.moe.num_experts);
-    ops::fill_zero(exec, sums);
-    statistics = {sums.as2<double>()};
+    const int experts = definition.moe.num_experts;
+    const AnyView sums = inputs.make(DType::fp64, 1, MoeStatistics::columns(experts));
+    const AnyView bias = inputs.make(DType::fp32, 1, experts);
+    const AnyView load = inputs.make(DType::fp64, 1, experts);
+    for (const AnyView& view : {sums, bias, load}) ops::fill_zero(exec, view);
+    step.windows = batch.windows;
+    step.scale = {1.0 / batch.windows.count, 1 / static_cast<double>(batch.sequences.tokens),
+                  1.0 / batch.windows.sequences};
+    step.statistics = {sums.as2<double>()};
+    step.state = {bias.as2<float>(), load.as2<double>()};
+    step.training = true;
   }
 
   Context context() { return {exec, operations, activations, scratch}; }
   ParameterStorage storage() { return {&weights, &gradients}; }
-  BalanceScale scale() const {
-    return {1.0 / batch.windows.count, 1 / static_cast<double>(batch.sequences.tokens)};
-  }
 
   ExecSpace exec;
   MemoryAccount account;
@@ -36,7 +41,7 @@ struct LayerMemory {
   Arena scratch{account, MemoryClass::buffers, "konclave::bench::scratch"};
   Operations operations;
   MicroBatch batch;
-  MoeStatistics statistics;
+  MoeStep step;
 };
 
 /// Random weights, gradients that count as zero, prepared: ready to run.

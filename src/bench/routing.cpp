@@ -69,8 +69,7 @@ class RouterWork {
 
   void forward() {
     memory_.activations.rewind({});
-    router_.forward(memory_.context(), x_, memory_.batch.windows, memory_.scale(), /*layer=*/0,
-                    memory_.statistics, saved_);
+    router_.forward(memory_.context(), x_, memory_.step, /*layer=*/0, saved_);
   }
   void backward() {
     router_.visit_parameters([](Parameter& parameter) { parameter.restart_gradient(); });

@@ -50,15 +50,28 @@ TokenRuns make_runs(const ExecSpace& exec, Arena& arena, const std::vector<int>&
   return {upload(exec, arena, order), upload(exec, arena, offsets), upload(exec, arena, ids)};
 }
 
-/// A window takes the next `rows` rows inside; of those, the ones outside on this rank are as many
-/// of begin .. begin + count - 1 as it has, counted from begin.
-std::vector<int> window_offsets(int windows, std::int64_t rows, std::int64_t begin,
-                                std::int64_t count) {
+/// A part (a window, a sequence) takes the next `rows` rows inside; of those, the ones outside on
+/// this rank are as many of begin .. begin + count - 1 as it has, counted from begin.
+std::vector<int> part_offsets(int parts, std::int64_t rows, std::int64_t begin,
+                              std::int64_t count) {
   std::vector<int> offsets;
-  for (int w = 0; w <= windows; ++w) {
-    offsets.push_back(static_cast<int>(std::clamp<std::int64_t>(w * rows - begin, 0, count)));
+  for (int part = 0; part <= parts; ++part) {
+    offsets.push_back(static_cast<int>(std::clamp<std::int64_t>(part * rows - begin, 0, count)));
   }
   return offsets;
+}
+
+/// Places in their windows of the rows outside: rows inside have the same positions in each
+/// sequence.
+std::vector<int> window_places(const std::vector<int>& positions, int length,
+                               int sequences_per_window, std::int64_t begin, std::int64_t count) {
+  const auto rows = static_cast<std::int64_t>(positions.size());
+  std::vector<int> places;
+  for (std::int64_t row = begin; row < begin + count; ++row) {
+    const auto sequence = static_cast<int>(row / rows % sequences_per_window);
+    places.push_back(sequence * length + positions[static_cast<std::size_t>(row % rows)]);
+  }
+  return places;
 }
 
 }  // namespace
@@ -85,10 +98,16 @@ MicroBatch make_micro_batch(const ExecSpace& exec, Arena& arena, const HostMicro
   batch.rows_outside = tp.rows_outside(batch.sequences.tokens);
   batch.windows.count = count / per_window;
   batch.windows.tokens = std::int64_t{per_window} * length;
+  batch.windows.sequences = count;
+  batch.windows.first_token = host.first_sequence * length;
+  const std::int64_t begin = tp.shares_rows() ? tp.rank() * batch.rows_outside : 0;
   batch.windows.offsets = upload(
       exec, arena,
-      window_offsets(batch.windows.count, batch.windows.tokens / cp,
-                     tp.shares_rows() ? tp.rank() * batch.rows_outside : 0, batch.rows_outside));
+      part_offsets(batch.windows.count, batch.windows.tokens / cp, begin, batch.rows_outside));
+  batch.windows.sequence_offsets =
+      upload(exec, arena, part_offsets(count, length / cp, begin, batch.rows_outside));
+  batch.windows.places =
+      upload(exec, arena, window_places(positions, length, per_window, begin, batch.rows_outside));
   batch.runs = make_runs(exec, arena, tokens);
   return batch;
 }

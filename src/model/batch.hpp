@@ -2,9 +2,10 @@
 
 #include "layers/context.hpp"
 #include "layers/embedding.hpp"
-#include "moe/balance.hpp"
+#include "moe/moe_step.hpp"
 #include "parallel/groups.hpp"
 
+#include <cstdint>
 #include <vector>
 
 namespace konclave {
@@ -13,6 +14,8 @@ namespace konclave {
 /// ranks that share a micro-batch have it whole.
 struct HostMicroBatch {
   std::vector<int> tokens, labels;  ///< a label below 0 is not scored
+  /// Of its first sequence among all that the run trains on.
+  std::int64_t first_sequence = 0;
 };
 
 /// What a rank has of a micro-batch of B sequences of S tokens, on the device, with everything

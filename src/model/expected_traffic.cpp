@@ -2,6 +2,7 @@
 
 #include "base/error.hpp"
 #include "base/text.hpp"
+#include "moe/moe_step.hpp"
 #include "parallel/pipeline_layout.hpp"
 
 #include <fmt/format.h>
@@ -252,16 +253,16 @@ class Counter {
   void add_numbers(const Group& group, std::int64_t count) {
     add(group, "gather", of_.tp_dp_cp.size * of_.pp.size * group.size * count * kNumber);
   }
-  /// Sizes of the batch (3) and the loss of each micro-batch; the squared norms of dense parameters
-  /// and experts; two losses and the load of every expert of each MoE layer.
+  /// Sizes of the batch (4) and the loss of each micro-batch; the squared norms of dense parameters
+  /// and experts; the statistics of each MoE layer.
   void numbers(std::int64_t moe_layers) {
-    add_numbers(of_.dp, 3);
+    add_numbers(of_.dp, 4);
     for (const Group& group : {of_.dp, of_.cp, of_.pp}) add_numbers(group, of_.micro_batches);
     add_numbers(of_.tp, 1);
     add_numbers(of_.etp_ep, 1);
     add_numbers(of_.pp, 2);
     for (const Group& group : {of_.tp, of_.cp, of_.dp, of_.pp}) {
-      add_numbers(group, moe_layers * (2 + moe_.num_experts));
+      add_numbers(group, moe_layers * MoeStatistics::columns(moe_.num_experts));
     }
   }
 

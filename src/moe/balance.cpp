@@ -41,10 +41,13 @@ void add_statistics(const ExecSpace& exec, View1<const double> losses, double pe
         for (int t = 0; t < lse.extent_int(0); ++t) {
           squares += static_cast<double>(lse(t)) * static_cast<double>(lse(t));
         }
-        sums(layer, 0) += per_window * aux;
-        sums(layer, 1) += z_strength * squares;
+        sums(layer, MoeStatistics::kAuxLoss) += per_window * aux;
+        sums(layer, MoeStatistics::kZLoss) += z_strength * squares;
         for (int w = 0; w < counts.extent_int(0); ++w) {
-          for (int e = 0; e < experts; ++e) sums(layer, 2 + e) += counts(w, e);
+          for (int e = 0; e < experts; ++e) {
+            sums(layer, MoeStatistics::kTerms + e) += counts(w, e);
+            sums(layer, MoeStatistics::kTerms + experts + e) += counts(w, e);
+          }
         }
       });
 }
@@ -52,9 +55,9 @@ void add_statistics(const ExecSpace& exec, View1<const double> losses, double pe
 }  // namespace
 
 Balance balance(const Context& context, const MoeConfig& config, const Transport& sharing,
-                const RoutingWindows& windows, const BalanceScale& scale, const AnyIn& scores,
-                const AnyIn& lse, const View2<const int>& experts, int layer,
-                const MoeStatistics& statistics) {
+                const MoeStep& step, const AnyIn& scores, const AnyIn& lse,
+                const View2<const int>& experts, int layer) {
+  const RoutingWindows& windows = step.windows;
   const ArenaScope scope(context.scratch);
   const std::int64_t num_experts = scores.extent(1);
   const WindowSums mine{
@@ -66,17 +69,17 @@ Balance balance(const Context& context, const MoeConfig& config, const Transport
 
   Balance result;
   result.slope = context.activations.make(scores.type(), windows.count, num_experts);
-  result.z_scale = config.z_loss_coefficient * scale.per_token;
+  result.z_scale = config.z_loss_coefficient * step.scale.per_token;
   const auto losses = context.scratch.make1<double>(windows.count);
   ops::switch_loss(context.exec, windows.tokens, whole.counts(), whole.scores(), config.top_k,
-                   coefficient, scale.per_window, losses, result.slope);
-  const double per_window = sharing.rank() == 0 ? scale.per_window : 0;
+                   coefficient, step.scale.per_window, losses, result.slope);
+  const double per_window = sharing.rank() == 0 ? step.scale.per_window : 0;
   if (lse.type() == DType::fp64) {
     add_statistics<double>(context.exec, losses, per_window, lse.as1<double>(), result.z_scale,
-                           mine.counts(), statistics.sums, layer);
+                           mine.counts(), step.statistics.sums, layer);
   } else {
     add_statistics<float>(context.exec, losses, per_window, lse.as1<float>(), result.z_scale,
-                          mine.counts(), statistics.sums, layer);
+                          mine.counts(), step.statistics.sums, layer);
   }
   return result;
 }

@@ -3,32 +3,9 @@
 #include "comm/transport.hpp"
 #include "layers/context.hpp"
 #include "moe/config.hpp"
-
-#include <cstdint>
+#include "moe/moe_step.hpp"
 
 namespace konclave {
-
-/// Rows of a micro-batch over which balance is counted: window w has rows offsets(w) ..
-/// offsets(w+1)-1 of this rank, perhaps none; the other ranks of tp and cp have the rest. Windows
-/// never reach over a micro-batch.
-struct RoutingWindows {
-  int count = 0;
-  View1<const int> offsets;  ///< (W+1)
-  std::int64_t tokens = 0;   ///< of a whole window, over all ranks
-};
-
-/// What the loss terms of a micro-batch are divided by: the mean over all windows, and over all
-/// tokens, of the global batch.
-struct BalanceScale {
-  double per_window = 0;  ///< 1 / windows of the global batch
-  double per_token = 0;   ///< 1 / tokens of the global batch
-};
-
-/// Sums over the micro-batches of a step, on the device, in double: one row for each MoE layer.
-/// Columns: auxiliary loss, z-loss, then assignments of each expert.   Shape (MoE layers, 2 + E).
-struct MoeStatistics {
-  View2<double> sums;
-};
 
 /// The auxiliary loss of a layer for one micro-batch. Kept from forward for backward.
 struct Balance {
@@ -45,8 +22,7 @@ struct Balance {
 /// and the number of this rank's assignments of each expert. Shapes  scores (T,E)   lse (T) experts
 /// (T,K).
 Balance balance(const Context& context, const MoeConfig& config, const Transport& sharing,
-                const RoutingWindows& windows, const BalanceScale& scale, const AnyIn& scores,
-                const AnyIn& lse, const View2<const int>& experts, int layer,
-                const MoeStatistics& statistics);
+                const MoeStep& step, const AnyIn& scores, const AnyIn& lse,
+                const View2<const int>& experts, int layer);
 
 }  // namespace konclave

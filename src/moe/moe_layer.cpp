@@ -35,8 +35,7 @@ MoeLayer::Received MoeLayer::receive(const Context& context, Arena& keep, const 
 void MoeLayer::forward(const Context& context, const MoeStep& step, const AnyIn& x,
                        const AnyIn& residual, Saved& saved, const AnyView& y) const {
   saved.x = x;
-  saved.routing =
-      router_.forward(context, x, step.windows, step.scale, index_, step.statistics, saved.router);
+  saved.routing = router_.forward(context, x, step, index_, saved.router);
   saved.dispatch = dispatcher_->plan(context, saved.routing);
   const Dispatch& dispatch = *saved.dispatch;
   const bool kept = dispatch.rounds().size() == 1;

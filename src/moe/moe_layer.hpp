@@ -2,6 +2,7 @@
 
 #include "moe/dispatcher.hpp"
 #include "moe/experts.hpp"
+#include "moe/moe_step.hpp"
 #include "moe/router.hpp"
 #include "parallel/groups.hpp"
 
@@ -16,13 +17,6 @@ struct MoeLayerConfig {
   int hidden = 0;
   DType type = DType::fp32;
   double init_std = 0.02, output_init_std = 0.02;
-};
-
-/// What a step hands to every MoE layer.
-struct MoeStep {
-  RoutingWindows windows;
-  BalanceScale scale;
-  MoeStatistics statistics;
 };
 
 /// y[t] = residual[t] + sum over the chosen experts of p[t,e] expert_e(x[t]), without the residual

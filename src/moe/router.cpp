@@ -37,8 +37,7 @@ void Router::prepare(const ExecSpace& exec, Operations& operations) {
   weight_.prepare(exec, operations, 0);
 }
 
-RoutingPlan Router::forward(const Context& context, const AnyIn& x, const RoutingWindows& windows,
-                            const BalanceScale& scale, int layer, const MoeStatistics& statistics,
+RoutingPlan Router::forward(const Context& context, const AnyIn& x, const MoeStep& step, int layer,
                             Saved& saved) const {
   const ArenaScope scope(context.scratch);
   const std::int64_t tokens = x.extent(0), experts = config_.num_experts;
@@ -60,9 +59,9 @@ RoutingPlan Router::forward(const Context& context, const AnyIn& x, const Routin
   ops::route(context.exec, logits, config_.pre_softmax,
              {saved.scores, saved.lse, choice, saved.weights});
 
-  saved.windows = windows;
-  saved.balance = balance(context, config_, *sharing_, windows, scale, saved.scores, saved.lse,
-                          choice, layer, statistics);
+  saved.windows = step.windows;
+  saved.balance =
+      balance(context, config_, *sharing_, step, saved.scores, saved.lse, choice, layer);
   const AnyIn weights(type, saved.weights.data(), {tokens * config_.top_k, 1, 1}, 1);
   return make_routing_plan(context, config_.num_experts,
                            uniform_offsets(context, tokens, config_.top_k), chosen, weights);

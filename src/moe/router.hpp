@@ -33,8 +33,8 @@ class Router {
   void prepare(const ExecSpace& exec, Operations& operations);
 
   /// `x` has to live until backward.
-  RoutingPlan forward(const Context& context, const AnyIn& x, const RoutingWindows& windows,
-                      const BalanceScale& scale, int layer, const MoeStatistics& statistics,
+  /// `layer` counts MoE layers: the row of this one in statistics and state.
+  RoutingPlan forward(const Context& context, const AnyIn& x, const MoeStep& step, int layer,
                       Saved& saved) const;
 
   /// Adds to dx (T,H) what reaches the input through the weights (dweights (A), the order of the

@@ -28,6 +28,7 @@ std::vector<HostMicroBatch> read_batch(const Dataset& data, const Sampler& sampl
     std::vector<std::int64_t> indices;
     for (int i = 0; i < batch.micro_size; ++i) indices.push_back(sampler(samples + first + i));
     batches.push_back(read_sequences(data, indices));
+    batches.back().first_sequence = samples + first;
     std::vector<int>& labels = batches.back().labels;
     if (fault("data.labels_shifted") && rank > 0) {
       std::rotate(labels.begin(), labels.begin() + 1, labels.end());

@@ -52,7 +52,7 @@ TrainingRun::TrainingRun(const Communicator& world, const Deck& deck, OpTable ba
                                             deck.definition.model.vocab_size);
                        })),
       runner_(deck.definition, groups_, /*trainable=*/true, std::move(backends), deck.backends),
-      trainer_(runner_, deck.optimizer, deck.run.steps, deck.parallel.grad_reduce),
+      trainer_(runner_, deck.optimizer, deck.run.steps, deck.parallel.grad_reduce, deck.run.seed),
       sampler_(corpus_.train->size(), deck.data.shuffle, deck.run.seed),
       progress_(quiet_unless(world.rank() == 0, deck.log), deck.run.steps, log),
       command_line_(command_line) {
@@ -211,7 +211,7 @@ void TrainingRun::write_metrics(const StepMetrics& metrics, double seconds,
                          {"aux_loss", metrics.aux_loss},
                          {"z_loss", metrics.z_loss},
                          {"load_imbalance", metrics.load_imbalance},
-                         {"dropped_fraction", 0.0},  // every layer is dropless
+                         {"dropped_fraction", metrics.dropped_fraction},
                          {"seconds", seconds},
                          {"tokens_per_second", tokens / seconds},
                          {"tflops", flops / seconds / 1e12},

@@ -4,9 +4,45 @@
 #include "tensor/host_copy.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
+#include <utility>
 
 namespace konclave {
+
+namespace {
+
+double sum(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+/// The figures of all layers from those of each.
+void summarise(StepMetrics& metrics) {
+  const auto count = static_cast<double>(metrics.layers.size());
+  metrics.load_imbalance = 0;
+  double chosen = 0, kept = 0;
+  for (const LayerMetrics& layer : metrics.layers) {
+    metrics.aux_loss += layer.balance_loss() / count;
+    metrics.z_loss += layer.z_loss / count;
+    metrics.load_imbalance += layer.load_imbalance() / count;
+    chosen += sum(layer.chosen);
+    kept += sum(layer.kept);
+  }
+  if (chosen > 0) metrics.dropped_fraction = (chosen - kept) / chosen;
+}
+
+}  // namespace
+
+double LayerMetrics::dropped_fraction() const {
+  const double all = sum(chosen);
+  return all > 0 ? (all - sum(kept)) / all : 0;
+}
+
+double LayerMetrics::load_imbalance() const {
+  const double all = sum(chosen);
+  if (all == 0) return 1;
+  return *std::max_element(chosen.begin(), chosen.end()) * static_cast<double>(chosen.size()) / all;
+}
 
 void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, const Groups& groups,
                      StepMetrics& metrics) {
@@ -19,20 +55,22 @@ void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, con
   for (const auto& group : {groups.tp, groups.cp, groups.dp, groups.pp}) {
     if (!fault("metrics.one_rank")) group->sum(std::span(sums));
   }
-  metrics.load_imbalance = 0;
+  const auto experts =
+      static_cast<std::size_t>((static_cast<int>(columns) - MoeStatistics::kTerms) / 2);
   for (std::size_t layer = 0; layer < layers; ++layer) {
-    const double* row = sums.data() + layer * columns;
-    double total = 0, most = 0;
-    for (std::size_t e = 2; e < columns; ++e) {
-      total += row[e];
-      most = std::max(most, row[e]);
-    }
-    const auto count = static_cast<double>(layers);
-    metrics.aux_loss += row[0] / count;
-    metrics.z_loss += row[1] / count;
-    if (total > 0)
-      metrics.load_imbalance += most * static_cast<double>(columns - 2) / total / count;
+    const double* const row = sums.data() + layer * columns;
+    const double* const chosen = row + MoeStatistics::kTerms;
+    LayerMetrics made;
+    made.aux_loss = row[MoeStatistics::kAuxLoss];
+    made.seq_aux_loss = row[MoeStatistics::kSeqAuxLoss];
+    made.global_aux_loss = row[MoeStatistics::kGlobalAuxLoss];
+    made.z_loss = row[MoeStatistics::kZLoss];
+    made.entropy = row[MoeStatistics::kEntropy];
+    made.chosen.assign(chosen, chosen + experts);
+    made.kept.assign(chosen + experts, chosen + 2 * experts);
+    metrics.layers.push_back(std::move(made));
   }
+  summarise(metrics);
 }
 
 }  // namespace konclave

@@ -5,8 +5,21 @@
 #include "parallel/groups.hpp"
 
 #include <cstdint>
+#include <vector>
 
 namespace konclave {
+
+/// What the routers of one MoE layer did in a step, over the global batch.
+struct LayerMetrics {
+  double aux_loss = 0, seq_aux_loss = 0, global_aux_loss = 0;  ///< coefficients included
+  double z_loss = 0;
+  double entropy = 0;                ///< mean over tokens of -sum of score * log(score), nats
+  std::vector<double> chosen, kept;  ///< (E): assignments; kept: those within capacity
+
+  double balance_loss() const { return aux_loss + seq_aux_loss + global_aux_loss; }
+  double dropped_fraction() const;  ///< of the chosen assignments
+  double load_imbalance() const;    ///< chosen of the busiest expert over the mean; 1 without any
+};
 
 /// What one training step has to say; the names are those of metrics.jsonl.
 struct StepMetrics {
@@ -14,9 +27,11 @@ struct StepMetrics {
   double grad_norm = 0;  ///< before clipping
   double aux_loss = 0;   ///< coefficient included, mean over MoE layers
   double z_loss = 0;
-  double load_imbalance = 1;  ///< busiest expert over mean, averaged over MoE layers
-  std::int64_t tokens = 0;    ///< of this step
-  bool finite = true;         ///< false: loss or norm is no number, and nothing was updated
+  double load_imbalance = 1;         ///< busiest expert over mean, averaged over MoE layers
+  double dropped_fraction = 0;       ///< of all assignments
+  std::vector<LayerMetrics> layers;  ///< of the MoE layers of the whole model
+  std::int64_t tokens = 0;           ///< of this step
+  bool finite = true;                ///< false: loss or norm is no number, and nothing was updated
 };
 
 /// Fills in the MoE figures from the sums of a step, added up over all ranks. Waits for `exec`.

@@ -24,6 +24,14 @@ ModelRunner::ModelRunner(const ModelDefinition& definition, const Groups& groups
           definition, groups, ParameterStorage{&weights_, trainable ? &gradients_ : nullptr})),
       pipeline_(*model_, groups, account_) {
   model_->make_tables(exec_, weights_, definition.model.sequence_length);
+  const int layers = definition.num_moe_layers(), experts = definition.moe.num_experts;
+  const AnyView bias = weights_.make(DType::fp32, layers, experts);
+  const AnyView load = weights_.make(DType::fp64, layers, experts);
+  ops::fill_zero(exec_, bias);
+  expert_bias_ = bias.as2<float>();
+  previous_load_ = load.as2<double>();
+  Kokkos::deep_copy(exec_, previous_load_,
+                    experts > 0 ? double(definition.moe.top_k) / experts : 0);
 }
 
 void ModelRunner::weights_changed() { model_->prepare(exec_, operations_); }
@@ -36,10 +44,19 @@ void ModelRunner::trace_to(std::shared_ptr<Trace> trace) {
 MoeStatistics ModelRunner::fresh_statistics() {
   statistics_.rewind({});
   const ModelDefinition& definition = model_->definition();
-  const AnyView sums =
-      statistics_.make(DType::fp64, definition.num_moe_layers(), 2 + definition.moe.num_experts);
+  const AnyView sums = statistics_.make(DType::fp64, definition.num_moe_layers(),
+                                        MoeStatistics::columns(definition.moe.num_experts));
   ops::fill_zero(exec_, sums);
   return {sums.as2<double>()};
+}
+
+MoeStep ModelRunner::moe_step(bool training, const BalanceScale& scale) {
+  MoeStep step;
+  step.scale = scale;
+  step.training = training;
+  step.statistics = fresh_statistics();
+  step.state = routing_state();
+  return step;
 }
 
 void ModelRunner::share_losses(std::vector<double>& losses) const {
@@ -56,7 +73,8 @@ std::vector<double> ModelRunner::train(const std::vector<HostMicroBatch>& batche
 
 Pipeline::Inference ModelRunner::infer(Arena& activations, const HostMicroBatch& batch,
                                        int sequence_length) {
-  return pipeline_.infer(context(activations), batch, sequence_length, fresh_statistics());
+  return pipeline_.infer(context(activations), batch, sequence_length,
+                         moe_step(/*training=*/false));
 }
 
 Evaluation ModelRunner::evaluate(const HostMicroBatch& batch, int sequence_length,

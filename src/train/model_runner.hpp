@@ -59,8 +59,9 @@ class ModelRunner {
   /// Pipeline::train; with each sum of losses added up over all rows of the micro-batch, the same
   /// on all ranks that share it.
   std::vector<double> train(const std::vector<HostMicroBatch>& batches, const StepPlan& plan);
-  /// Statistics for one step, zeroed.
-  MoeStatistics fresh_statistics();
+  /// What MoE layers get of a step, but windows and seed; with statistics of 0.
+  MoeStep moe_step(bool training, const BalanceScale& scale = {});
+  RoutingState routing_state() const { return {expert_bias_, previous_load_}; }
 
  private:
   Pipeline::Inference infer(Arena& activations, const HostMicroBatch& batch, int sequence_length);
@@ -68,6 +69,8 @@ class ModelRunner {
   std::vector<double> logits_of(const AnyIn& inside);
   /// Logits of all rows of a micro-batch in the order of sequences.
   std::vector<double> all_logits(const Pipeline::Inference& inference);
+  /// For one step, zeroed.
+  MoeStatistics fresh_statistics();
   Context context(Arena& activations) { return {exec_, operations_, activations, scratch_}; }
   /// Losses that the ranks of cp have of the same micro-batches, and those of the last stage alone.
   void share_losses(std::vector<double>& losses) const;
@@ -80,6 +83,8 @@ class ModelRunner {
   Operations operations_;
   std::unique_ptr<Transformer> model_;
   Pipeline pipeline_;
+  View2<float> expert_bias_;  ///< RoutingState
+  View2<double> previous_load_;
 };
 
 }  // namespace konclave

@@ -15,6 +15,11 @@ namespace {
 // Of the transport: activations on their way forward, gradients on their way back.
 constexpr int kForwardChannel = 0, kBackwardChannel = 1;
 
+MoeStep with_windows(MoeStep step, const MicroBatch& batch) {
+  step.windows = batch.windows;
+  return step;
+}
+
 }  // namespace
 
 Pipeline::Slot::Slot(MemoryAccount& account)
@@ -114,8 +119,7 @@ void Pipeline::forward(Step& step, const PipelineWork& work) {
     slot->input = received;
   }
   model_.forward(step.context(slot->memory), work.chunk, slot->batch,
-                 {slot->batch.windows, step.plan.balance, step.plan.statistics}, slot->input,
-                 slot->saved);
+                 with_windows(step.plan.moe, slot->batch), slot->input, slot->saved);
   if (observer_) show_layers(work.chunk, slot->saved);
   if (is_last(work.chunk)) {
     make_loss(step, work.micro_batch, *slot);
@@ -198,7 +202,7 @@ std::vector<double> Pipeline::train(const ExecSpace& exec, Operations& operation
 }
 
 Pipeline::Inference Pipeline::infer(const Context& context, const HostMicroBatch& host,
-                                    int sequence_length, const MoeStatistics& statistics) const {
+                                    int sequence_length, const MoeStep& moe) const {
   const ExecSpace& exec = context.exec;
   Inference result;
   result.batch = make_micro_batch(exec, context.activations, host,
@@ -210,8 +214,7 @@ Pipeline::Inference Pipeline::infer(const Context& context, const HostMicroBatch
       pp_->start_receive(exec, input, previous(), kForwardChannel).wait(exec);
     }
     ModelChunk::Saved saved;
-    model_.forward(context, chunk, result.batch, {result.batch.windows, {}, statistics}, input,
-                   saved);
+    model_.forward(context, chunk, result.batch, with_windows(moe, result.batch), input, saved);
     result.output = saved.output;
     if (!is_last(chunk)) pp_->start_send(exec, saved.output, next(), kForwardChannel).wait(exec);
   }

@@ -16,8 +16,7 @@ namespace konclave {
 /// What the micro-batches of a training step have in common.
 struct StepPlan {
   double loss_scale = 1;  ///< of the sum of losses: 1 / scored tokens of the global batch
-  BalanceScale balance;
-  MoeStatistics statistics;
+  MoeStep moe;            ///< but its windows, which are each micro-batch's own
 };
 
 /// Takes micro-batches through the stages of a pipeline (groups.pp), of which this rank is one,
@@ -54,7 +53,7 @@ class Pipeline {
     AnyIn output;  ///< (rows outside, H)
   };
   Inference infer(const Context& context, const HostMicroBatch& host, int sequence_length,
-                  const MoeStatistics& statistics) const;
+                  const MoeStep& moe) const;
 
  private:
   /// A micro-batch between its forward and its backward.

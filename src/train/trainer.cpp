@@ -14,10 +14,11 @@
 namespace konclave {
 
 Trainer::Trainer(ModelRunner& runner, const OptimizerConfig& config, std::int64_t total_steps,
-                 const std::string& grad_reduce)
+                 const std::string& grad_reduce, std::uint64_t seed)
     : runner_(runner),
       config_(config),
       total_steps_(total_steps),
+      seed_(seed),
       memory_(runner.memory(), MemoryClass::optimizer, "konclave::optimizer"),
       optimizer_(runner.model(), config, runner.exec(), memory_),
       reducer_(runner.model(), runner.groups(), grad_reduce) {}
@@ -46,13 +47,24 @@ BatchCounts Trainer::count(const std::vector<HostMicroBatch>& batches) const {
     counts.tokens += tokens;
     counts.scored +=
         std::count_if(batch.labels.begin(), batch.labels.end(), [](int l) { return l >= 0; });
+    counts.sequences += sequences;
     counts.windows += definition.moe.window == 0 ? 1 : sequences / definition.moe.window;
   }
-  std::array<std::int64_t, 3> sums = {counts.tokens, counts.scored, counts.windows};
+  std::array<std::int64_t, 4> sums = {counts.tokens, counts.scored, counts.windows,
+                                      counts.sequences};
   runner_.groups().dp->sum(std::span<std::int64_t>(sums));
   if (fault("loss.local_scale")) sums[1] = counts.scored * runner_.groups().dp->size();
   if (fault("balance.local_scale")) sums[2] = counts.windows;
-  return {sums[0], sums[1], sums[2]};
+  return {sums[0], sums[1], sums[2], sums[3]};
+}
+
+MoeStep Trainer::moe_step(const BatchCounts& counts) {
+  MoeStep step = runner_.moe_step(
+      /*training=*/true,
+      {1 / static_cast<double>(counts.windows), 1 / static_cast<double>(counts.tokens),
+       1 / static_cast<double>(counts.sequences)});
+  step.seed = seed_;
+  return step;
 }
 
 StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& batches) {
@@ -67,11 +79,8 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
 
   const TraceSpan whole(runner_.trace(), "step " + std::to_string(step), "step");
   optimizer_.restart_gradients();
-  const MoeStatistics statistics = runner_.fresh_statistics();
-  std::vector<double> losses = runner_.train(
-      batches, {loss_scale,
-                {1 / static_cast<double>(counts.windows), 1 / static_cast<double>(counts.tokens)},
-                statistics});
+  const MoeStep moe = moe_step(counts);
+  std::vector<double> losses = runner_.train(batches, {loss_scale, moe});
   if (fault("loss.nan") && groups.dp->rank() == groups.dp->size() - 1 && step % 4 == 0) {
     losses.back() = std::numeric_limits<double>::quiet_NaN();
   }
@@ -84,7 +93,7 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
   {
     const TraceSpan span(runner_.trace(), "gradient norm, statistics", "optimizer");
     metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch(), groups);
-    read_statistics(runner_.exec(), statistics, groups, metrics);
+    read_statistics(runner_.exec(), moe.statistics, groups, metrics);
   }
   metrics.finite = std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm);
   if (metrics.finite) {

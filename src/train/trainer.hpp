@@ -5,6 +5,7 @@
 #include "train/model_runner.hpp"
 #include "train/optimizer.hpp"
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,7 @@ namespace konclave {
 
 /// How large a global batch is.
 struct BatchCounts {
-  std::int64_t tokens = 0, scored = 0, windows = 0;
+  std::int64_t tokens = 0, scored = 0, windows = 0, sequences = 0;
 };
 
 /// The numbers of all ranks added up, those of rank 0 first; each rank has equally many. With a
@@ -22,8 +23,9 @@ double sum_in_order(const Transport& group, const std::vector<double>& mine);
 /// Runs optimizer steps over global batches.
 class Trainer {
  public:
+  /// `seed` is the key of what is random in a router.
   Trainer(ModelRunner& runner, const OptimizerConfig& config, std::int64_t total_steps,
-          const std::string& grad_reduce = "ordered");
+          const std::string& grad_reduce = "ordered", std::uint64_t seed = 0);
 
   /// Update number `step` = 1, 2, ... on this rank's micro-batches of one global batch, as many as
   /// every other rank has. The loss is the mean over all scored tokens of the batch, however it is
@@ -37,10 +39,12 @@ class Trainer {
  private:
   /// Of the global batch that these micro-batches are this rank's part of.
   BatchCounts count(const std::vector<HostMicroBatch>& batches) const;
+  MoeStep moe_step(const BatchCounts& counts);
 
   ModelRunner& runner_;
   OptimizerConfig config_;
   std::int64_t total_steps_;
+  std::uint64_t seed_;
   Arena memory_;
   Optimizer optimizer_;
   GradReducer reducer_;

@@ -88,6 +88,17 @@ class MoeTokens {
     });
     return tokens;
   }
+  /// Of all tokens, and of those of a rank, the places in their windows.
+  std::vector<int> all_places() const {
+    std::vector<int> places;
+    for (int t = 0; t < tokens(); ++t) places.push_back(t % kWindowTokens);
+    return places;
+  }
+  std::vector<int> places_of(int rank) const {
+    std::vector<int> places = tokens_of(rank);
+    for (int& place : places) place %= kWindowTokens;
+    return places;
+  }
   std::vector<int> offsets_of(int rank) const {
     std::vector<int> offsets{0};
     walk(rank, [&](int first, int last) { offsets.push_back(offsets.back() + last - first); });

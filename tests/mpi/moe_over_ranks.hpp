@@ -16,13 +16,14 @@ namespace konclave {
 /// An MoE layer with weights of a seed, forward and backward of some tokens.
 struct Moe : Workbench {
   Moe(const MoeCase& wanted, const Groups& groups, const std::vector<int>& offsets,
-      BalanceScale scale)
+      const std::vector<int>& places, BalanceScale scale)
       : layer("moe", /*index=*/0, moe_config(wanted), groups, storage()) {
-    step.windows = {static_cast<int>(offsets.size()) - 1, tensors.integers(offsets), kWindowTokens};
+    step = moe_step(offsets, kWindowTokens, /*layers=*/1, wanted.experts, places);
     step.scale = scale;
-    sums = tensors.poisoned(DType::fp64, 1, 2 + wanted.experts);
-    set(sums, 0);
-    step.statistics.sums = sums.as2<double>();
+    sums = {DType::fp64,
+            step.statistics.sums.data(),
+            {1, MoeStatistics::columns(wanted.experts), 1},
+            2};
     layer.visit_parameters([&](Parameter& parameter) {
       parameters.emplace(parameter.name(), &parameter);
       parameter.initialise(exec, /*seed=*/3);
@@ -67,12 +68,15 @@ class MoeOverRanks {
   MoeOverRanks(const AllRanks& all, const MoeCase& wanted)
       : wanted_(wanted), all_(all), rank_(all.world.rank()), tokens_(wanted, all.grids) {
     const BalanceScale scale{1.0 / std::max(1, tokens_.windows()),
-                             1.0 / std::max(1, tokens_.tokens())};
+                             1.0 / std::max(1, tokens_.tokens()),
+                             1.0 / std::max(1, tokens_.windows())};
     MoeCase plain = wanted_;
     plain.budget = 0;
     plain.dispatcher = "alltoall";
-    whole = std::make_unique<Moe>(plain, Groups::alone(), tokens_.offsets(), scale);
-    mine = std::make_unique<Moe>(wanted_, recorded(), tokens_.offsets_of(rank_), scale);
+    whole = std::make_unique<Moe>(plain, Groups::alone(), tokens_.offsets(), tokens_.all_places(),
+                                  scale);
+    mine = std::make_unique<Moe>(wanted_, recorded(), tokens_.offsets_of(rank_),
+                                 tokens_.places_of(rank_), scale);
     x_ = whole->tensors.random("x", wanted.type, tokens_.tokens(), kMoeHidden);
     if (!wanted_.logits.empty()) put_ones();
     dy_ = whole->tensors.random("dy", wanted.type, tokens_.tokens(), kMoeHidden);

@@ -168,16 +168,21 @@ Peaks peaks_under_budget(const AllRanks& all, std::int64_t budget) {
     bench.set(parameter.value().slice(0, 1), 1);  // inputs are positive
   });
   layer.prepare(bench.exec, bench.operations);
-  const AnyView sums = bench.tensors.poisoned(DType::fp64, 1, 2 + wanted.moe.num_experts);
-  bench.set(sums, 0);
-  const MoeStep step{{1, bench.tensors.integers({0, tokens}), tokens}, {}, {sums.as2<double>()}};
+  MoeStep step = bench.moe_step({0, tokens}, tokens, /*layers=*/1, wanted.moe.num_experts);
+  step.scale = {};
   const AnyView x = bench.tensors.poisoned(DType::fp64, tokens, wanted.hidden);
   bench.set(x, 1);
   const AnyView y = bench.tensors.poisoned(DType::fp64, tokens, wanted.hidden);
   MoeLayer::Saved saved;
   layer.forward(bench.context(), step, x, /*residual=*/{}, saved, y);
   layer.backward(bench.context(), saved, y, y);
-  EXPECT_EQ(to_doubles(bench.exec, sums)[2], tokens) << "all go to the first expert";
+  EXPECT_EQ(
+      to_host(bench.exec,
+              View1<const double>(
+                  step.statistics.sums.data(),
+                  step.statistics.sums.size()))[static_cast<std::size_t>(MoeStatistics::chosen(0))],
+      tokens)
+      << "all go to the first expert";
   return {bench.account.peak(MemoryClass::buffers), bench.account.peak_total()};
 }
 

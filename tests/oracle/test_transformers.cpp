@@ -78,7 +78,7 @@ TEST_P(Transformers, EveryGradient) {
                  std::vector<double>(static_cast<std::size_t>(parameter.size()), 0.0),
                  parameter.grad());
   });
-  runner_.train({batch}, {1 / scored(batch), {}, runner_.fresh_statistics()});
+  runner_.train({batch}, {1 / scored(batch), runner_.moe_step(/*training=*/true)});
 
   const SafetensorsFile expected = case_.results("grads");
   std::size_t compared = 0;

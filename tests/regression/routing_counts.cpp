@@ -22,16 +22,13 @@ namespace konclave {
 namespace {
 
 nlohmann::json counts_of(ModelRunner& runner, const HostMicroBatch& sequence) {
-  const MoeStatistics statistics = runner.fresh_statistics();
-  runner.train({sequence}, {/*loss_scale=*/0, BalanceScale(), statistics});
-  const std::size_t layers = statistics.sums.extent(0), columns = statistics.sums.extent(1);
-  const std::vector<double> sums =
-      to_host(runner.exec(), View1<double>(statistics.sums.data(), layers * columns));
+  const MoeStep step = runner.moe_step(/*training=*/true);
+  runner.train({sequence}, {/*loss_scale=*/0, step});
+  StepMetrics metrics;
+  read_statistics(runner.exec(), step.statistics, runner.groups(), metrics);
   nlohmann::json result = nlohmann::json::array();
-  for (auto row = sums.begin(); row != sums.end(); row += static_cast<std::ptrdiff_t>(columns)) {
-    // The first two are losses.
-    result.push_back(
-        std::vector<std::int64_t>(row + 2, row + static_cast<std::ptrdiff_t>(columns)));
+  for (const LayerMetrics& layer : metrics.layers) {
+    result.push_back(std::vector<std::int64_t>(layer.chosen.begin(), layer.chosen.end()));
   }
   return result;
 }

@@ -62,7 +62,7 @@ TEST(Memory, IsAccountedByClassAndNotTakenTwice) {
     }
     // Memory comes in blocks of a MiB, of which a step of this model takes a small part.
     for (int step = 2; step <= 80; ++step) trainer.step(step, tiny_batches(4, 2));
-    for (int i = 0; i < 20000; ++i) runner->fresh_statistics();
+    for (int i = 0; i < 20000; ++i) runner->moe_step(/*training=*/true);
     for (int i = 0; i < 80; ++i) runner->evaluate(tiny_batches(2, 2).front(), kLength);
     EXPECT_EQ(peaks(), first);
   }

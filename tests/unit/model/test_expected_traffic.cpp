@@ -50,7 +50,7 @@ TEST(ExpectedTraffic, IsNoneOnOneRank) { EXPECT_TRUE(expected(small_step(1)).emp
 TEST(ExpectedTraffic, OfDataParallelism) {
   StepShape step = small_step(2);
   const std::int64_t gradients = (2 * kMatrix + kAttention + kMlp + kNorms) * kElement;
-  const std::int64_t numbers = 2 * 2 * (3 + 2) * kNumber;  // of two micro-batches each
+  const std::int64_t numbers = 2 * 2 * (4 + 2) * kNumber;  // of two micro-batches each
   EXPECT_EQ(expected(step), (TrafficBytes{{{"dp", "gather"}, numbers},
                                           {{"dp_cp", "all_to_all"}, 2 * gradients},
                                           {{"dp_cp", "all_gather"}, 2 * gradients}}));

@@ -13,6 +13,7 @@ namespace konclave {
 namespace {
 
 constexpr int kHidden = 5, kFfn = 3, kExperts = 4;
+const int kColumns = MoeStatistics::columns(kExperts);
 
 MoeLayerConfig config(int top_k, bool pre_softmax = false) {
   MoeConfig moe;
@@ -20,8 +21,8 @@ MoeLayerConfig config(int top_k, bool pre_softmax = false) {
   moe.top_k = top_k;
   moe.ffn_hidden_size = kFfn;
   moe.pre_softmax = pre_softmax;
-  moe.balancing = {"none", "aux_loss"};
-  moe.aux_loss_coefficients = {9, 0.3};
+  moe.balancing = {"aux_loss"};
+  moe.aux_loss_coefficients = {0.3};
   moe.z_loss_coefficient = 0.05;
   return {moe, kHidden, DType::fp64};
 }
@@ -31,9 +32,8 @@ struct Moe : Workbench {
   Moe(const MoeLayerConfig& settings, const std::vector<int>& offsets)
       : layer("moe", /*index=*/1, settings, Groups::alone(), storage()) {
     const int count = static_cast<int>(offsets.size()) - 1;
-    step.windows = {count, tensors.integers(offsets), std::max(1, offsets.back() / count)};
-    step.scale = {1.0 / count, 1.0 / offsets.back()};
-    step.statistics.sums = sums.as2<double>();
+    step = moe_step(offsets, std::max(1, offsets.back() / count), /*layers=*/2, kExperts);
+    sums = {DType::fp64, step.statistics.sums.data(), {2, kColumns, 1}, 2};
     layer.visit_parameters([&](Parameter& parameter) {
       parameters.emplace(parameter.name(), &parameter);
       set(parameter.grad(), 0);
@@ -48,7 +48,7 @@ struct Moe : Workbench {
   void backward(const AnyIn& dy, const AnyView& dx) { layer.backward(context(), saved, dy, dx); }
 
   double statistic(int column) const {
-    return to_doubles(exec, sums)[static_cast<std::size_t>(2 + kExperts + column)];
+    return to_doubles(exec, sums)[static_cast<std::size_t>(kColumns + column)];
   }
   /// Column 0 of the inputs becomes 1, so that these logits are added to those of every token.
   AnyView steer(const AnyView& x, const std::array<double, kExperts>& logits) {
@@ -78,7 +78,7 @@ struct Moe : Workbench {
   MoeLayer layer;
   MoeStep step;
   MoeLayer::Saved saved;
-  AnyView sums = tensors.poisoned(DType::fp64, 2, 2 + kExperts);
+  AnyView sums;
   std::map<std::string, Parameter*> parameters;
 };
 
@@ -91,7 +91,9 @@ TEST(MoeLayer, BackwardIsTheGradientWithItsLosses) {
       moe.expect_layer_gradients(
           moe.layer, x, [&](const AnyIn& in, const AnyView& y) { moe.forward(in, y); },
           [&](const AnyIn& dy, const AnyView& dx) { moe.backward(dy, dx); },
-          [&] { return moe.statistic(0) + moe.statistic(1); });
+          [&] {
+            return moe.statistic(MoeStatistics::kAuxLoss) + moe.statistic(MoeStatistics::kZLoss);
+          });
       EXPECT_GT(moe.margin(), 1.001) << "a tie is too near for differences";
     }
   }
@@ -126,7 +128,7 @@ TEST(MoeLayer, WithAllTokensAtOneExpertItIsThatMlp) {
   mlp->backward(moe.context(), saved, dy, mlp_dx);
 
   const Tolerance allowed = tolerance(DType::fp64);
-  EXPECT_EQ(moe.statistic(2 + 2), 7);
+  EXPECT_EQ(moe.statistic(MoeStatistics::chosen(2)), 7);
   EXPECT_TRUE(close(moe.exec, y, mlp_y, allowed));
   EXPECT_TRUE(close(moe.exec, dx, mlp_dx, allowed));
   mlp->visit_parameters([&](const Parameter& parameter) {
@@ -176,7 +178,7 @@ TEST(MoeLayer, AnExpertWithoutTokensHasNoGradient) {
   const AnyView y = moe.tensors.poisoned(DType::fp64, 6, kHidden);
   moe.forward(x, y);
   moe.backward(moe.tensors.random("dy", DType::fp64, 6, kHidden), y);
-  EXPECT_EQ(moe.statistic(2 + 1), 0);
+  EXPECT_EQ(moe.statistic(MoeStatistics::chosen(1)), 0);
   for (const auto& [name, parameter] : moe.parameters) {
     if (name == "moe.router.weight") continue;
     for (const double value : to_doubles(moe.exec, parameter->grad().slice(1, 1))) {
@@ -190,11 +192,11 @@ TEST(MoeLayer, AnExpertWithoutTokensHasNoGradient) {
 
 TEST(MoeLayer, NoTokensAreNoTrouble) {
   Moe moe(config(/*top_k=*/2), {0, 0});
-  moe.step.scale = {1, 1};
+  moe.step.scale = {1, 1, 1};
   const AnyView none = moe.tensors.poisoned(DType::fp64, 0, kHidden);
   moe.forward(none, none);
   moe.backward(none, none);
-  for (int column = 0; column < 2 + kExperts; ++column) EXPECT_EQ(moe.statistic(column), 0);
+  for (int column = 0; column < kColumns; ++column) EXPECT_EQ(moe.statistic(column), 0);
   for (const auto& [name, parameter] : moe.parameters) {
     for (const double value : to_doubles(moe.exec, parameter->grad())) EXPECT_EQ(value, 0) << name;
   }
@@ -213,16 +215,16 @@ TEST(RoutingWindows, AuxiliaryLossIsTheMeanOfTheWindows) {
     const int size = offsets[w + 1] - offsets[w];
     Moe window(config(2), {0, size});
     window.forward(x.slice(offsets[w], size), y.slice(offsets[w], size));
-    aux += window.statistic(0) / 3;
-    z += window.statistic(1) * size / 12;
+    aux += window.statistic(MoeStatistics::kAuxLoss) / 3;
+    z += window.statistic(MoeStatistics::kZLoss) * size / 12;
     for (std::size_t e = 0; e < kExperts; ++e)
-      counts[e] += window.statistic(2 + static_cast<int>(e));
+      counts[e] += window.statistic(MoeStatistics::chosen(static_cast<int>(e)));
   }
   EXPECT_GT(aux, 0.3) << "an auxiliary loss is at least its coefficient, up to sampling";
-  EXPECT_NEAR(whole.statistic(0), aux, 1e-14);
-  EXPECT_NEAR(whole.statistic(1), z, 1e-14);
+  EXPECT_NEAR(whole.statistic(MoeStatistics::kAuxLoss), aux, 1e-14);
+  EXPECT_NEAR(whole.statistic(MoeStatistics::kZLoss), z, 1e-14);
   for (int e = 0; e < kExperts; ++e) {
-    EXPECT_EQ(whole.statistic(2 + e), counts[static_cast<std::size_t>(e)]);
+    EXPECT_EQ(whole.statistic(MoeStatistics::chosen(e)), counts[static_cast<std::size_t>(e)]);
   }
   EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), 0.0), 2 * 12);
 }
@@ -233,8 +235,9 @@ TEST(RoutingWindows, OneWindowIsNotTheMeanOfMany) {
   const AnyView y = one.tensors.poisoned(DType::fp64, 12, kHidden);
   one.forward(x, y);
   many.forward(x, y);
-  EXPECT_GT(many.statistic(0) - one.statistic(0), 1e-3);
-  EXPECT_NEAR(many.statistic(1), one.statistic(1), 1e-14) << "the z-loss knows no windows";
+  EXPECT_GT(many.statistic(MoeStatistics::kAuxLoss) - one.statistic(MoeStatistics::kAuxLoss), 1e-3);
+  EXPECT_NEAR(many.statistic(MoeStatistics::kZLoss), one.statistic(MoeStatistics::kZLoss), 1e-14)
+      << "the z-loss knows no windows";
 }
 
 /// Statistics add up over micro-batches, in the layer's row alone.
@@ -248,11 +251,13 @@ TEST(MoeStatistics, AddUp) {
   moe.layer.forward(moe.context(), moe.step, x, /*residual=*/{}, moe.saved, y);
   const std::vector<double> sums = to_doubles(moe.exec, moe.sums);
   EXPECT_TRUE(close(sums, twice, tolerance(DType::fp64)));
-  for (std::size_t column = 0; column < 2 + kExperts; ++column) EXPECT_EQ(sums[column], 0);
+  for (int column = 0; column < kColumns; ++column) {
+    EXPECT_EQ(sums[static_cast<std::size_t>(column)], 0);
+  }
 
   double squares = 0;
   for (const double lse : to_doubles(moe.exec, moe.saved.router.lse)) squares += lse * lse;
-  EXPECT_NEAR(moe.statistic(1), 2 * 0.05 * squares / 6, 1e-14);
+  EXPECT_NEAR(moe.statistic(MoeStatistics::kZLoss), 2 * 0.05 * squares / 6, 1e-14);
 }
 
 }  // namespace

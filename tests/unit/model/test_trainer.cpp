@@ -115,16 +115,29 @@ TEST(Trainer, AGradientThatOverflowsStopsTheUpdate) {
   EXPECT_EQ(training.state(), before);
 }
 
-/// Two layers of three experts: the busiest one has 3 of 6 and 5 of 5 assignments.
+/// Two layers of three experts: the busiest one has 3 of 6 and 5 of 5 assignments, of which 2 and 1
+/// are dropped.
 TEST(StepMetrics, MoeFiguresAreMeansOverLayers) {
   Workbench bench;
-  const AnyView sums =
-      bench.tensors.values(DType::fp64, {0.5, 0.1, 1, 3, 2, 1.5, 0.2, 0, 0, 5}, 2, 5);
+  const AnyView sums = bench.tensors.values(DType::fp64, {0.2, 0.25, 0.05, 0.1, 0.7,     //
+                                                          1,   3,    2,    1,   1,   2,  //
+                                                          1.5, 0,    0,    0.2, 0.8,     //
+                                                          0,   0,    5,    0,   0,   4},
+                                            2, MoeStatistics::columns(3));
   StepMetrics metrics;
   read_statistics(bench.exec, {sums.as2<double>()}, Groups::alone(), metrics);
   EXPECT_DOUBLE_EQ(metrics.aux_loss, 1);
   EXPECT_DOUBLE_EQ(metrics.z_loss, 0.15);
   EXPECT_DOUBLE_EQ(metrics.load_imbalance, (1.5 + 3) / 2);
+  EXPECT_DOUBLE_EQ(metrics.dropped_fraction, 3.0 / 11);
+  ASSERT_EQ(metrics.layers.size(), 2U);
+  const LayerMetrics& layer = metrics.layers.front();
+  EXPECT_EQ((std::vector{layer.aux_loss, layer.seq_aux_loss, layer.global_aux_loss, layer.z_loss,
+                         layer.entropy}),
+            (std::vector{0.2, 0.25, 0.05, 0.1, 0.7}));
+  EXPECT_EQ(layer.chosen, (std::vector<double>{1, 3, 2}));
+  EXPECT_EQ(layer.kept, (std::vector<double>{1, 1, 2}));
+  EXPECT_DOUBLE_EQ(layer.dropped_fraction(), 2.0 / 6);
   StepMetrics dense;
   read_statistics(bench.exec, {}, Groups::alone(), dense);
   EXPECT_EQ(dense.load_imbalance, 1);

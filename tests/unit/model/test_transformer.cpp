@@ -18,8 +18,9 @@ TEST(Block, BackwardIsTheGradient) {
     const Rotary rotary(bench.exec, rotary_frequencies(4, 50, {}), 16, DType::fp64, bench.weights);
     const Sequences sequences = bench.sequences({4, 3});
     const AnyView x = bench.tensors.random("x", DType::fp64, 7, 8);
-    const AnyView sums = bench.tensors.poisoned(DType::fp64, 1, 2 + 4);
-    const MoeStep step{{1, bench.tensors.integers({0, 7}), 7}, {1, 1.0 / 7}, {sums.as2<double>()}};
+    const MoeStep step = bench.moe_step({0, 7}, 7, /*layers=*/1, /*experts=*/4);
+    const AnyView sums(DType::fp64, step.statistics.sums.data(), {1, MoeStatistics::columns(4), 1},
+                       2);
     const auto copy = [&](const AnyIn& from, const AnyView& to) {
       from_doubles(bench.exec, to_doubles(bench.exec, from), to);
     };
@@ -34,7 +35,10 @@ TEST(Block, BackwardIsTheGradient) {
           copy(dy, dx);
           block.backward(bench.context(), rotary, sequences, saved, dx);
         },
-        [&] { return to_doubles(bench.exec, sums)[0] + to_doubles(bench.exec, sums)[1]; });
+        [&] {
+          const std::vector<double> all = to_doubles(bench.exec, sums);
+          return all[MoeStatistics::kAuxLoss] + all[MoeStatistics::kZLoss];
+        });
   }
 }
 
@@ -55,12 +59,11 @@ TEST(Transformer, BackwardIsTheGradientOfTheWholeObjective) {
                                                 [](int label) { return label >= 0; }));
     const auto objective = [&] {
       runner->weights_changed();
-      const MoeStatistics statistics = runner->fresh_statistics();
-      const BalanceScale balance{window == 0 ? 1 : 0.5, 0.1};
-      const double loss = scale * runner->train({batch}, {scale, balance, statistics}).front();
+      const MoeStep moe = runner->moe_step(/*training=*/true, {window == 0 ? 1 : 0.5, 0.1, 0.5});
+      const double loss = scale * runner->train({batch}, {scale, moe}).front();
       const std::vector<double> sums =
-          to_host(exec, View1<double>(statistics.sums.data(), statistics.sums.size()));
-      return loss + sums[0] + sums[1];
+          to_host(exec, View1<double>(moe.statistics.sums.data(), moe.statistics.sums.size()));
+      return loss + sums[MoeStatistics::kAuxLoss] + sums[MoeStatistics::kZLoss];
     };
     for (const Leaf& leaf : leaves) ops::fill_zero(exec, leaf.gradient);
     objective();
@@ -77,7 +80,8 @@ TEST(Transformer, EvaluationAgreesWithTrainingAndWithItself) {
   const HostMicroBatch batch = tiny_batches(3, 3).front();
   std::vector<double> logits;
   const Evaluation evaluated = runner->evaluate(batch, kLength, &logits);
-  const std::vector<double> trained = runner->train({batch}, {1, {}, runner->fresh_statistics()});
+  const std::vector<double> trained =
+      runner->train({batch}, {1, runner->moe_step(/*training=*/true)});
   EXPECT_NEAR(evaluated.loss_sum, trained.front(), 1e-13);
 
   // The loss by hand from the logits.

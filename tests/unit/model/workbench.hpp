@@ -1,6 +1,7 @@
 #pragma once
 
 #include "layers/parameter.hpp"
+#include "moe/moe_step.hpp"
 #include "ops/backend_list.hpp"
 #include "ops/elementwise.hpp"
 #include "tests/support/close.hpp"
@@ -74,6 +75,34 @@ class Workbench {
             tensors.integers(offsets),
             tensors.integers(positions),
             {}};
+  }
+
+  /// A training step over L MoE layers of E experts, with statistics of 0, all of the global batch
+  /// in it. Each routing window is a sequence of `tokens` tokens, of which rows offsets(w) ..
+  /// offsets(w+1)-1 are here; `places` of the rows in their windows count up if not given.
+  MoeStep moe_step(const std::vector<int>& offsets, std::int64_t tokens, int layers, int experts,
+                   std::vector<int> places = {}) {
+    const int count = static_cast<int>(offsets.size()) - 1;
+    if (places.empty()) {
+      for (int w = 0; w < count; ++w) {
+        const auto at = static_cast<std::size_t>(w);
+        for (int row = offsets[at]; row < offsets[at + 1]; ++row) {
+          places.push_back(row - offsets[at]);
+        }
+      }
+    }
+    const AnyView sums = tensors.poisoned(DType::fp64, layers, MoeStatistics::columns(experts));
+    const AnyView bias = tensors.poisoned(DType::fp32, layers, experts);
+    const AnyView load = tensors.poisoned(DType::fp64, layers, experts);
+    for (const AnyView& view : {sums, bias, load}) set(view, 0);
+    MoeStep step;
+    step.windows = {count, tensors.integers(offsets), tokens,
+                    count, tensors.integers(offsets), tensors.integers(places)};
+    step.scale = {1.0 / count, 1.0 / std::max(1, offsets.back()), 1.0 / count};
+    step.statistics.sums = sums.as2<double>();
+    step.state = {bias.as2<float>(), load.as2<double>()};
+    step.training = true;
+    return step;
   }
 
   void set(const AnyView& view, double value) const {
