@@ -187,7 +187,7 @@ quickstart() {
   say "Training: ${command[*]}"
   OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "${command[@]}" || code=$?
   case $code in
-    0) say "Done in $(minutes_since "$start"). The run is in runs/quickstart; the program is $build/konclave." ;;
+    0) say "Done in $(minutes_since "$start"). The run is in runs/quickstart, its curves in runs/quickstart/report.html; the program is $build/konclave." ;;
     75) say "Stopped with a checkpoint in runs/quickstart; the same command goes on from there." ;;
     *) say "Training ended with exit code $code; the message above says why." >&2 ;;
   esac

@@ -29,6 +29,9 @@ inline constexpr const char* kModelGroup = "model/";
 inline constexpr const char* kMasterGroup = "optimizer/master/";
 inline constexpr const char* kExpAvgGroup = "optimizer/exp_avg/";
 inline constexpr const char* kExpAvgSqGroup = "optimizer/exp_avg_sq/";
+/// What routers keep besides parameters, a row for each MoE layer: (MoE layers, experts).
+inline constexpr const char* kExpertBias = "routing/expert_bias";
+inline constexpr const char* kPreviousLoad = "routing/previous_load";
 
 /// A tensor of a checkpoint: free of any mapping, with the shape that it has in the whole model.
 struct TensorInfo {

@@ -1,7 +1,9 @@
 #include "checkpoints/hdf5_handles.hpp"
 
+#include "base/file.hpp"
 #include "checkpoints/io_thread.hpp"
 
+#include <system_error>
 #include <utility>
 
 namespace konclave {
@@ -54,6 +56,31 @@ void Hdf5Calls::check(bool ok, std::string_view action) const {
 Hdf5Handle Hdf5Calls::own(hid_t id, Hdf5Handle::Closer closer, std::string_view action) const {
   check(id >= 0, action);
   return {id, closer};
+}
+
+Hdf5Handle file_access(const Hdf5Calls& calls) {
+  Hdf5Handle access = calls.own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "set up access");
+  calls.check(H5Pset_fapl_sec2(access) >= 0 &&
+                  H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
+                  H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0,
+              "set up access");
+  return access;
+}
+
+void prove_room(const std::filesystem::path& path, std::int64_t reserved, std::int64_t size) {
+  const std::filesystem::path probe = path.string() + ".probe";
+  std::error_code ignored;
+  std::filesystem::remove(probe, ignored);  // of a process that was killed here
+  File file = File::create(probe);
+  try {
+    file.resize(size);
+    file.reserve(reserved);
+    file.close();
+  } catch (const Error&) {
+    std::filesystem::remove(probe, ignored);
+    throw;
+  }
+  std::filesystem::remove(probe, ignored);
 }
 
 }  // namespace konclave

@@ -4,6 +4,7 @@
 
 #include <hdf5.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -42,5 +43,14 @@ class Hdf5Calls {
   std::filesystem::path path_;
   ExitCode code_;
 };
+
+/// Plain POSIX I/O, and metadata with checksums of its own that every HDF5 from 1.8 on can read.
+Hdf5Handle file_access(const Hdf5Calls& calls);
+
+/// HDF5 cannot be left in good order when it fails to write its metadata at closing (1.10 then
+/// crashes at the end of the program). So it is not let near a disk that is full already, nor near
+/// a limit on the size of files: throws Error(io) unless a new file beside `path` can take
+/// `reserved` bytes and be `size` long.
+void prove_room(const std::filesystem::path& path, std::int64_t reserved, std::int64_t size);
 
 }  // namespace konclave

@@ -187,7 +187,12 @@ std::string misfit(const ModelDefinition& definition) {
   if (moe_layers == 0) return "";
   if (moe_layers < model.num_layers)
     return "moe.layer_frequency with dense layers among MoE layers";
+  if (definition.moe.shared_ffn_hidden_size > 0) return "moe.shared_ffn_hidden_size above 0";
   if (definition.moe.pre_softmax) return "moe.pre_softmax = true";
+  if (definition.moe.score_function != "softmax")
+    return "moe.score_function = \"" + definition.moe.score_function + "\"";
+  if (definition.moe.has_groups()) return "moe.num_groups above 1";
+  if (definition.moe.scaling_factor != 1) return "moe.scaling_factor other than 1";
   return "";
 }
 

@@ -32,16 +32,6 @@ hid_t file_type(DType type) {
   fail("unknown element type");
 }
 
-/// Plain POSIX I/O, and metadata with checksums of its own that every HDF5 from 1.8 on can read.
-Hdf5Handle access_properties(const Hdf5Calls& calls) {
-  Hdf5Handle access = calls.own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "set up access");
-  calls.check(H5Pset_fapl_sec2(access) >= 0 &&
-                  H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
-                  H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0,
-              "set up access");
-  return access;
-}
-
 /// Properties of a new object that keeps no times: equal tensors make equal files.
 Hdf5Handle without_times(const Hdf5Calls& calls, hid_t property_class) {
   Hdf5Handle creation = calls.own(H5Pcreate(property_class), H5Pclose, "set up an object");
@@ -50,7 +40,7 @@ Hdf5Handle without_times(const Hdf5Calls& calls, hid_t property_class) {
 }
 
 Hdf5Handle create_file(const Hdf5Calls& calls, const std::filesystem::path& path) {
-  const Hdf5Handle access = access_properties(calls);
+  const Hdf5Handle access = file_access(calls);
   const Hdf5Handle creation = without_times(calls, H5P_FILE_CREATE);
   return calls.own(H5Fcreate(path.c_str(), H5F_ACC_EXCL, creation, access), H5Fclose,
                    "create a file");
@@ -129,21 +119,14 @@ std::int64_t create_dataset(const Hdf5Calls& calls, hid_t file, const std::strin
   return offset_of(calls, dataset, name);
 }
 
-/// HDF5 cannot be left in good order when it fails to write its metadata at closing (1.10 then
-/// crashes at the end of the program). So it is not let near a disk that is full already, nor near
-/// a limit on the size of files.
-void prove_room(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors) {
+/// Room for the metadata alone; the data takes its own (TensorFileWriter).
+void prove_room_for(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors) {
   std::int64_t metadata = kMetadataRoom, data = 0;
   for (const TensorInfo& tensor : tensors) {
     metadata += kMetadataPerTensor;
     data += tensor.bytes();
   }
-  const std::filesystem::path probe = path.string() + ".probe";
-  File file = File::create(probe);
-  file.resize(metadata + data);
-  file.reserve(metadata);
-  file.close();
-  std::filesystem::remove(probe);
+  prove_room(path, metadata, metadata + data);
 }
 
 void require_as_expected(const Hdf5Calls& calls, hid_t dataset, hid_t type,
@@ -183,7 +166,7 @@ TensorFileWriter::TensorFileWriter(const std::filesystem::path& path,
 
 std::vector<TensorFileWriter::Place> TensorFileWriter::create_datasets(
     const std::filesystem::path& path, const std::vector<TensorInfo>& tensors) {
-  prove_room(path, tensors);
+  prove_room_for(path, tensors);
   return io_thread().run([&] {
     const Hdf5Calls calls(path, ExitCode::io);
     Hdf5Handle file = create_file(calls, path);
@@ -220,7 +203,7 @@ std::vector<StoredTensor> locate_tensors(const std::filesystem::path& path,
                                          const std::vector<TensorInfo>& expected) {
   return io_thread().run([&] {
     const Hdf5Calls calls(path, ExitCode::input);
-    const Hdf5Handle access = access_properties(calls);
+    const Hdf5Handle access = file_access(calls);
     const Hdf5Handle file =
         calls.own(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose, "find HDF5 metadata");
     std::vector<StoredTensor> found;

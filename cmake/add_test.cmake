@@ -1,6 +1,16 @@
 find_package(GTest REQUIRED)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
+# A Python that has h5py, where there is one.
+set(KONCLAVE_PYTHON_H5PY ${Python3_EXECUTABLE})
+foreach(candidate ${Python3_EXECUTABLE} /usr/bin/python3)
+  execute_process(COMMAND ${candidate} -c "import h5py" RESULT_VARIABLE status OUTPUT_QUIET ERROR_QUIET)
+  if(status EQUAL 0)
+    set(KONCLAVE_PYTHON_H5PY ${candidate})
+    break()
+  endif()
+endforeach()
+
 set(KONCLAVE_TEST_THREADS 1 CACHE STRING "Threads of each rank of a test, where Kokkos has threads")
 
 # What tests run with: these threads, and an Open MPI that may run as root and oversubscribe.

@@ -83,6 +83,13 @@ void add_compare_command(CLI::App& app, Arguments& arguments) {
   compare->add_flag("--json", arguments.json, "One JSON object on stdout instead of tables");
 }
 
+void add_report_command(CLI::App& app, Arguments& arguments) {
+  CLI::App* report = app.add_subcommand(
+      "report", "One HTML page of a run: curves, the load of the experts, speed and memory");
+  report->add_option("run", arguments.source, "Run folder")->required();
+  report->add_option("--output", arguments.target, "Page to write; report.html in the folder");
+}
+
 void add_convert_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* convert = app.add_subcommand("convert", "To and from Hugging Face folders");
   convert->require_subcommand(1);
@@ -150,6 +157,7 @@ Parsed parse_arguments(const std::vector<std::string>& words) {
   add_deck_commands(app, parsed.arguments);
   add_model_commands(app, parsed.arguments);
   add_compare_command(app, parsed.arguments);
+  add_report_command(app, parsed.arguments);
   add_convert_commands(app, parsed.arguments);
   add_bench_command(app, parsed.arguments);
   try {

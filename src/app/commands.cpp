@@ -11,6 +11,7 @@
 #include "parallel/pipeline_layout.hpp"
 #include "parallel/rank_grids.hpp"
 #include "run/hardware.hpp"
+#include "run/html_report.hpp"
 #include "run/model_source.hpp"
 #include "run/self_check.hpp"
 #include "run/training.hpp"
@@ -18,6 +19,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <optional>
@@ -70,6 +72,15 @@ ExitCode run_inspect(const Arguments& arguments) {
   return ExitCode::done;
 }
 
+ExitCode run_report(const Arguments& arguments, spdlog::logger& log) {
+  const std::filesystem::path run = arguments.source;
+  const std::filesystem::path file =
+      arguments.target.empty() ? run / kReportFile : std::filesystem::path(arguments.target);
+  write_html_report(run, file);
+  log.info("report: {}", file.string());
+  return ExitCode::done;
+}
+
 /// The deck that rank 0 reads, on all ranks.
 Deck read_deck_together(const Arguments& arguments, const Communicator& world) {
   std::optional<Deck> deck;
@@ -102,6 +113,7 @@ ExitCode run_on_root(const Arguments& arguments, spdlog::logger& log) {
   if (command == "explain") return run_explain(arguments);
   if (command == "inspect") return run_inspect(arguments);
   if (command == "compare") return run_compare(arguments);
+  if (command == "report") return run_report(arguments, log);
   return run_convert(arguments, log);
 }
 

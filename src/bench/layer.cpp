@@ -1,10 +1,13 @@
 #include "bench/benchmarks.hpp"
 #include "bench/layer_memory.hpp"
 #include "bench/probes.hpp"
+#include "bench/routing_share.hpp"
 #include "comm/agreed.hpp"
 #include "model/block.hpp"
 
 #include <fmt/format.h>
+
+#include <utility>
 
 namespace konclave {
 
@@ -34,9 +37,28 @@ class LayerWork {
     block_.forward(memory_.context(), rotary_, memory_.batch.sequences, memory_.step, x_, saved_);
   }
   void backward() {
-    fill_pattern(memory_.exec, gradient_);  // the last call has replaced it
     block_.visit_parameters([](Parameter& parameter) { parameter.restart_gradient(); });
     block_.backward(memory_.context(), rotary_, memory_.batch.sequences, saved_, gradient_);
+  }
+  /// One call of both, and what it was made of.
+  std::vector<Phase> both() {
+    Trace trace;
+    trace.set_recording(true);
+    memory_.trace = &trace;
+    {
+      const TraceSpan step(&trace, "layer", "step");
+      fill_pattern(memory_.exec, gradient_);  // the last call has replaced it
+      {
+        const TraceSpan span(&trace, "forward", "pass");
+        forward();
+        fence(memory_.exec, "konclave::bench::forward");
+      }
+      const TraceSpan span(&trace, "backward", "pass");
+      backward();
+      fence(memory_.exec, "konclave::bench::backward");
+    }
+    memory_.trace = nullptr;
+    return phases_of(trace.events(), /*steps=*/1);
   }
   /// Of the sequences of this rank, which the ranks of tp share.
   std::int64_t tokens() const { return memory_.batch.rows_outside; }
@@ -63,10 +85,8 @@ BenchReport bench_layer(const BenchSetup& setup) {
   const auto work = together(setup.world, [&] { return std::make_unique<LayerWork>(setup); });
   LayerWork* const at = work.get();
   const std::size_t forward = rounds.add([=] { at->forward(); });
-  const std::size_t both = rounds.add([=] {
-    at->forward();
-    at->backward();
-  });
+  std::vector<std::vector<Phase>> calls;
+  const std::size_t both = rounds.add([at, &calls] { calls.push_back(at->both()); });
   rounds.run();
 
   BenchReport report;
@@ -91,6 +111,9 @@ BenchReport bench_layer(const BenchSetup& setup) {
   };
   line("forward", forward, flops / 3);
   line("forward and backward", both, flops);
+  // Those before the rounds do not count.
+  calls.erase(calls.begin(), calls.end() - setup.settings.repetitions);
+  describe_routing_share(mean_phases(setup.world, median_phases(calls)), report);
   return report;
 }
 

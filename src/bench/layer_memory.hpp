@@ -29,7 +29,7 @@ struct LayerMemory {
     step.training = true;
   }
 
-  Context context() { return {exec, operations, activations, scratch}; }
+  Context context() { return {exec, operations, activations, scratch, trace}; }
   ParameterStorage storage() { return {&weights, &gradients}; }
 
   ExecSpace exec;
@@ -40,6 +40,7 @@ struct LayerMemory {
   Arena activations{account, MemoryClass::activations, "konclave::bench::activations"};
   Arena scratch{account, MemoryClass::buffers, "konclave::bench::scratch"};
   Operations operations;
+  Trace* trace = nullptr;
   MicroBatch batch;
   MoeStep step;
 };

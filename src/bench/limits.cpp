@@ -1,6 +1,7 @@
 #include "bench/limits.hpp"
 
 #include "model/flops.hpp"
+#include "moe/router_products.hpp"
 #include "ops/permute.hpp"
 #include "ops/router.hpp"
 
@@ -27,32 +28,56 @@ std::int64_t bytes_of(DType type) { return static_cast<std::int64_t>(size_of(typ
 
 }  // namespace
 
-std::int64_t router_forward_bytes(const RoutingSize& size) {
-  const DType wide = accum_type(size.type);
-  const std::int64_t in =
-      size.tokens * size.hidden * bytes_of(size.type) + size.experts * size.hidden * bytes_of(wide);
-  return in + ops::router_bytes(size.tokens, size.experts, size.top_k, wide) + plan_bytes(size);
+RoutingBytes router_forward_bytes(const RoutingSize& size) {
+  const std::int64_t wide = bytes_of(size.router_type), assignments = size.tokens * size.top_k;
+  const std::int64_t in = size.tokens * size.hidden * bytes_of(size.type) +
+                          std::int64_t{size.experts} * size.hidden * wide;
+  // Scores and log-sum-exp for backward; experts, weights and the plan.
+  const std::int64_t out = size.tokens * (size.experts + 1) * wide + assignments * (wide + kInt);
+  const RoutingBytes plan = plan_bytes(size);
+  const std::int64_t logits = size.tokens * size.experts * wide;
+  return {in + out + plan.least,
+          router_product_bytes(size.tokens, size.hidden, size.experts, size.type, size.router_type)
+                  .forward +
+              logits + ops::router_bytes(size.tokens, size.experts, size.top_k, size.router_type) +
+              (size.tokens + 1) * kInt + plan.moved};
 }
 
-std::int64_t router_backward_bytes(const RoutingSize& size) {
-  const std::int64_t wide = bytes_of(accum_type(size.type));
+RoutingBytes router_backward_bytes(const RoutingSize& size) {
+  const std::int64_t wide = bytes_of(size.router_type);
   const std::int64_t rows = size.tokens * size.hidden * bytes_of(size.type);
   const std::int64_t weight = wide * size.experts * size.hidden;
   const std::int64_t scores = wide * size.tokens * (size.experts + 1);  // and log-sum-exp
   const std::int64_t assignments = size.tokens * size.top_k * (2 * wide + kInt);
-  // x is read, dx added to; the weight is read, its gradient written.
-  return 3 * rows + 2 * weight + scores + assignments;
+  const std::int64_t d_logits = wide * size.tokens * size.experts;
+  // x is read, dx added to; the weight is read, its gradient written. The gradient of the logits is
+  // written, and read by two products.
+  return {3 * rows + 2 * weight + scores + assignments,
+          router_product_bytes(size.tokens, size.hidden, size.experts, size.type, size.router_type)
+                  .backward +
+              3 * d_logits + scores + assignments};
 }
 
-std::int64_t dispatch_bytes(const RoutingSize& size) {
+RoutingBytes plan_bytes(const RoutingSize& size) {
   const std::int64_t assignments = size.tokens * size.top_k;
-  const std::int64_t values = 2 * assignments * bytes_of(accum_type(size.type));
-  return ops::permute_bytes(assignments, size.hidden, size.type) + values +
-         ops::combine_bytes(size.tokens, assignments, size.hidden, size.type);
+  return {kInt * (2 * assignments + size.tokens + 1 + size.experts + 1),
+          ops::permutation_bytes(size.tokens, assignments, size.experts)};
 }
 
-std::int64_t plan_bytes(const RoutingSize& size) {
-  return kInt * (4 * size.tokens * size.top_k + size.tokens + 1 + size.experts + 1);
+RoutingBytes dispatch_bytes(const RoutingSize& size) {
+  const std::int64_t assignments = size.tokens * size.top_k;
+  const std::int64_t wide = bytes_of(accum_type(size.type));
+  const std::int64_t row = size.hidden * bytes_of(size.type);
+  const std::int64_t indices = kInt * (assignments + size.tokens + 1);
+  const std::int64_t one_way = (assignments + size.tokens) * row + indices;
+  const auto pass = [&](bool with_values) {
+    return ops::permute_bytes(size.tokens, assignments, size.hidden, size.type, with_values);
+  };
+  const std::int64_t reorder = size.is_reordered
+                                   ? 2 * ops::reorder_bytes(assignments, size.hidden, size.type) +
+                                         assignments * (2 * wide + kInt)
+                                   : 0;
+  return {2 * one_way + 2 * assignments * wide, pass(true) + pass(false) + reorder};
 }
 
 double attention_forward_flops(std::int64_t sequences, std::int64_t length, int heads, int dk,

@@ -26,20 +26,30 @@ ParameterBytes parameter_bytes(std::int64_t elements, DType compute, int holders
 /// Seconds that this work takes at the limits.
 double limit_seconds(const MachineLimits& limits, double flops, double bytes);
 
-/// Bytes read and written by the router at least, whatever it is made of: everything that comes in
-/// or goes out once. `type` is that of x (T,H).
+/// Tokens on their way to experts. `type` is that of x (T,H), `router_type` that of the logits.
 struct RoutingSize {
   std::int64_t tokens = 0;
   int hidden = 0, experts = 0, top_k = 0;
-  DType type = DType::fp32;
+  DType type = DType::fp32, router_type = DType::fp32;
+  /// Rows come from several ranks to a rank of several experts, so that they are put in order there
+  /// and back.
+  bool is_reordered = false;
 };
-std::int64_t router_forward_bytes(const RoutingSize& size);
-std::int64_t router_backward_bytes(const RoutingSize& size);
-/// The same for the way of rows to their experts and back: each row is read and written once on the
-/// way there and read once on the way back, where tokens are written; a value for each goes along.
-std::int64_t dispatch_bytes(const RoutingSize& size);
-/// Tables between assignments and rows, made of the experts of the assignments.
-std::int64_t plan_bytes(const RoutingSize& size);
+
+/// Bytes read and written by a part of an MoE layer, of one rank. What one pass leaves in a near
+/// cache for the next (ops::kNearBytes) is no movement.
+struct RoutingBytes {
+  std::int64_t least = 0;  ///< whatever it is made of: what comes in or goes out, once each
+  std::int64_t moved = 0;  ///< by the passes that it is made of, as these say themselves
+};
+RoutingBytes router_forward_bytes(const RoutingSize& size);
+RoutingBytes router_backward_bytes(const RoutingSize& size);
+/// The table from assignments to rows, made of the experts of the assignments.
+RoutingBytes plan_bytes(const RoutingSize& size);
+/// Rows to their experts and back: a token is read once, each of its rows written, and all of these
+/// are read on the way back, where tokens are written; a value for each goes one way. The exchange
+/// between ranks is not counted.
+RoutingBytes dispatch_bytes(const RoutingSize& size);
 
 /// Operations of attention that the model needs, causal: half of the square.
 double attention_forward_flops(std::int64_t sequences, std::int64_t length, int heads, int dk,

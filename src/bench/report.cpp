@@ -69,6 +69,10 @@ nlohmann::json json_of(const BenchReport& report) {
                      {"limit", line.limit},
                      {"limit_seconds", line.limit_seconds},
                      {"ratio", line.ratio()}});
+    if (line.moved_bytes > 0) {
+      lines.back()["moved_bytes"] = line.moved_bytes;
+      lines.back()["moved_ratio"] = line.moved_bytes / line.bytes;
+    }
   }
   nlohmann::json result = {{"benchmark", report.benchmark},
                            {"sizes", report.sizes},

@@ -17,6 +17,7 @@ struct BenchLine {
   double flops = 0, bytes = 0;
   double limit_seconds = 0;  ///< what the machine's limits say of the same work
   std::string limit;         ///< which of them
+  double moved_bytes = 0;    ///< by the passes that the work is made of; 0: not counted
 
   /// The share of the limit that was reached: 1 is as fast as the machine could.
   double ratio() const { return limit_seconds / seconds.median; }

@@ -28,8 +28,15 @@ int sequences_of(const BenchSetup& setup) {
 
 RoutingSize size_of_routing(const BenchSetup& setup, std::int64_t tokens) {
   const ModelDefinition& definition = setup.deck.definition;
-  return {tokens, definition.model.hidden_size, definition.moe.num_experts, definition.moe.top_k,
-          definition.compute};
+  const DType wide = accum_type(definition.compute);
+  const bool exchanges = setup.groups.ep->size() * setup.groups.etp->size() > 1;
+  return {tokens,
+          definition.model.hidden_size,
+          definition.moe.num_experts,
+          definition.moe.top_k,
+          definition.compute,
+          definition.moe.router_dtype == "fp64" ? DType::fp64 : wide,
+          exchanges && definition.moe.num_experts > setup.groups.ep->size()};
 }
 
 BenchReport start_report(const BenchSetup& setup, const std::string& name,
@@ -45,10 +52,13 @@ BenchReport start_report(const BenchSetup& setup, const std::string& name,
 }
 
 void add_line(const BenchSetup& setup, const Rounds& rounds, const std::string& name,
-              std::size_t piece, std::int64_t bytes, BenchReport& report) {
-  const double all = setup.sum(static_cast<double>(bytes));
-  report.lines.push_back({name, "kokkos", rounds.timing(piece).seconds, 0, all,
-                          limit_seconds(report.limits, 0, all), "memory bandwidth"});
+              std::size_t piece, RoutingBytes bytes, BenchReport& report) {
+  const double least = setup.sum(static_cast<double>(bytes.least));
+  const double moved = setup.sum(static_cast<double>(bytes.moved));
+  report.lines.push_back({name, "kokkos", rounds.timing(piece).seconds, 0, least,
+                          limit_seconds(report.limits, 0, least), "memory bandwidth", moved});
+  report.text.push_back(fmt::format("{:<9} {:>9.3f} MB at least, {:>9.3f} MB moved: {:.2f} times",
+                                    name, least / 1e6, moved / 1e6, moved / least));
 }
 
 class RouterWork {
@@ -133,8 +143,7 @@ class DispatchWork {
       dispatch_->bring(context, round, x_, rows);
       dispatch_->give_back(context, round, rows, returned, values, returned_values);
     }
-    dispatch_->values_of_assignments(context, returned_values);
-    dispatch_->combine(context, returned, /*residual=*/{}, y_);
+    dispatch_->combine_with_values(context, returned, returned_values, y_);
   }
   std::int64_t tokens() const { return memory_.batch.rows_outside; }
 

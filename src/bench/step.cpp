@@ -1,11 +1,11 @@
 #include "base/text.hpp"
 #include "bench/batches.hpp"
 #include "bench/benchmarks.hpp"
-#include "bench/phases.hpp"
 #include "bench/probes.hpp"
 #include "comm/agreed.hpp"
 #include "deck/check_report.hpp"
 #include "model/flops.hpp"
+#include "run/phases.hpp"
 #include "run/process_memory.hpp"
 #include "run/report.hpp"
 #include "train/trainer.hpp"
@@ -128,18 +128,8 @@ void describe_memory(const StepMemory& memory, BenchReport& report) {
 
 /// Of the steps that were timed, as the mean over steps and ranks.
 void describe_phases(const BenchSetup& setup, Trace& trace, BenchReport& report) {
-  nlohmann::json mine = nlohmann::json::array();
-  for (const Phase& phase : phases_of(trace.events(), setup.settings.repetitions)) {
-    mine.push_back({{"name", phase.name}, {"seconds", phase.seconds}});
-  }
-  std::vector<std::vector<Phase>> per_rank;
-  for (const std::string& text : setup.world.gather(mine.dump(), /*root=*/0)) {
-    per_rank.emplace_back();
-    for (const nlohmann::json& phase : nlohmann::json::parse(text)) {
-      per_rank.back().push_back({phase.at("name"), phase.at("seconds")});
-    }
-  }
-  const std::vector<Phase> phases = mean_phases(per_rank);
+  const std::vector<Phase> phases =
+      mean_phases(setup.world, phases_of(trace.events(), setup.settings.repetitions));
   double sum = 0;
   for (const Phase& phase : phases) sum += phase.seconds;
   nlohmann::json all = nlohmann::json::array();

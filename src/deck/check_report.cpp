@@ -77,8 +77,9 @@ std::string sizes_text(const Grid& grid, const std::vector<const char*>& axes) {
 
 /// Nothing on one rank.
 std::string traffic_report(const Deck& deck, int ranks) {
-  const ExpectedTraffic traffic = expected_traffic(
-      {deck.definition, deck.parallel, ranks, deck.batch.global_size, deck.batch.micro_size});
+  const ExpectedTraffic traffic =
+      expected_traffic({deck.definition, deck.parallel, ranks, deck.batch.global_size,
+                        deck.batch.micro_size, deck.recompute});
   const auto groups =
       describe_traffic(bytes_of_groups(traffic.least), bytes_of_groups(traffic.most));
   std::string text;
@@ -111,7 +112,7 @@ std::string ranks_report(const Deck& deck, const RankGrids& grids) {
 
 /// Parameters by kind, of a model or of what a rank has of it.
 struct Sizes {
-  std::int64_t table, last_norm, attention, norms, dense, router, expert;
+  std::int64_t table, last_norm, attention, norms, dense, router, shared, expert;
 };
 
 /// With `parallel` of ones: of the whole model.
@@ -129,6 +130,7 @@ Sizes sizes_on_a_rank(const ModelDefinition& definition, const ParallelConfig& p
   sizes.norms = 2 * hidden;
   sizes.dense = 3 * hidden * (model.ffn_hidden_size / tp);
   sizes.router = hidden * moe.num_experts;
+  sizes.shared = 3 * hidden * (moe.shared_ffn_hidden_size / tp) + (moe.shared_gate ? hidden : 0);
   sizes.expert = 3 * hidden * (moe.ffn_hidden_size / parallel.etp);
   return sizes;
 }
@@ -136,7 +138,7 @@ Sizes sizes_on_a_rank(const ModelDefinition& definition, const ParallelConfig& p
 /// Parameters of one layer with so many experts.
 std::int64_t count_layer(const Sizes& sizes, bool is_moe, int experts) {
   return sizes.attention + sizes.norms +
-         (is_moe ? sizes.router + experts * sizes.expert : sizes.dense);
+         (is_moe ? sizes.router + sizes.shared + experts * sizes.expert : sizes.dense);
 }
 
 }  // namespace

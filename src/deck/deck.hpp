@@ -3,6 +3,7 @@
 #include "base/error.hpp"
 #include "data/config.hpp"
 #include "model/config.hpp"
+#include "model/recompute.hpp"
 #include "ops/op_table.hpp"
 #include "parallel/config.hpp"
 #include "run/config.hpp"
@@ -37,6 +38,7 @@ struct Deck {
   BackendConfig backends;
   ParallelConfig parallel;
   FaultConfig fault;
+  RecomputeConfig recompute;
   std::vector<DeckValue> values;
 };
 

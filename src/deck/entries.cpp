@@ -110,25 +110,80 @@ void declare_moe(Schema& schema, MoeConfig& moe, const ModelConfig& model) {
          "Experts that each token is sent to.");
   define(schema, "ffn_hidden_size", integer_form(moe.ffn_hidden_size, between(0, kLargestExtent)),
          "Hidden size of the SwiGLU MLP of one expert.");
+  define(schema, "shared_ffn_hidden_size",
+         integer_form(moe.shared_ffn_hidden_size, between(0, kLargestExtent)),
+         "Hidden size of the SwiGLU MLP that every token passes beside its experts (shared "
+         "experts, all of them together); 0: there is none.");
+  define(schema, "shared_gate", bool_form(moe.shared_gate),
+         "The output of the shared experts is weighted for each token, by the sigmoid of a product "
+         "with a vector.");
   define(schema, "layer_frequency", layer_frequency_form(moe.layer_frequency, model.num_layers),
          "Which layers are MoE layers: with an integer n layer i is one when i is a multiple "
          "of n, counted from 0; a list has a 1 for each MoE layer and a 0 for each dense one.");
+  define(
+      schema, "score_function", choice_form(moe.score_function, {"softmax", "sigmoid"}),
+      "What makes scores of the router's logits. Of a sigmoid, the weights of the chosen experts "
+      "are their scores over the sum of these, or the score itself with moe.top_k = 1.");
   define(schema, "pre_softmax", bool_form(moe.pre_softmax),
          "Softmax over all experts before the choice, instead of over the chosen ones after "
          "it.");
+  define(
+      schema, "num_groups", integer_form(moe.num_groups, between(0, 4096)),
+      "Groups of neighbouring experts, for a choice by groups: first of the groups of largest "
+      "value, the sum of the best moe.top_k / moe.group_top_k scores in each, then of experts in "
+      "these. 0 or 1: no groups.");
+  define(schema, "group_top_k", integer_form(moe.group_top_k, between(0, 4096)),
+         "Groups that a token's experts may be in.");
+  define(schema, "scaling_factor", number_form(moe.scaling_factor, above(0)),
+         "Factor on the weights of the chosen experts.");
+  schema.key("router_dtype", choice_form(moe.router_dtype, {"fp32", "fp64"}),
+             "Type of the router's logits and scores, whatever the model's; in an fp64 model it is "
+             "fp64 anyway.");
   schema
       .key("window", window_form(moe.window),
            "Routing window: consecutive sequences over which balance is counted. "
            "\"microbatch\" counts over the whole micro-batch, and then results depend on "
            "batch.micro_size.")
       .unit("sequences");
-  schema.key("balancing", balancing_form(moe.balancing),
-             "What keeps the load of the experts even.");
+  schema.key(
+      "balancing",
+      choices_form(moe.balancing,
+                   {"aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn", "none"},
+                   "write \"none\" for no balancing"),
+      "What keeps the load of the experts even: losses that count over routing windows, over "
+      "sequences, or over the global batch of the step before; or a plan for the tokens of a "
+      "window (Sinkhorn).");
   schema.key("aux_loss_coefficients", coefficients_form(moe.aux_loss_coefficients),
              "Coefficient of each loss that moe.balancing lists.");
+  define(schema, "expert_bias", bool_form(moe.expert_bias),
+         "Balance without a loss: a bias of each expert, added to the scores where experts are "
+         "chosen but not to weights, goes up after each step for experts with less than the "
+         "mean of the global batch's assignments, and down for those with more.");
+  schema.key("expert_bias_update_rate", number_form(moe.expert_bias_update_rate, above(0)),
+             "By how much the bias of an expert changes in a step.");
   schema.key("z_loss_coefficient", number_form(moe.z_loss_coefficient, at_least(0)),
              "Coefficient of the router's z-loss, the mean square of the log-sum-exp of its "
              "logits.");
+  schema.key("input_jitter", number_form(moe.input_jitter, between(0, 1)),
+             "Noise on what the router sees in training: each element of its input times a random "
+             "number between 1 - this and 1 + this.");
+  schema.key("force_load_balancing", bool_form(moe.force_load_balancing),
+             "For measurements: experts are chosen by random logits, evenly. Such a model learns "
+             "no routing.");
+  schema.key("force_bias", number_form(moe.force_bias, between(-1000, 1000)),
+             "For measurements, with moe.force_load_balancing: standard deviation of what is added "
+             "to the random logits of an expert, new in each step; below 0 its negative, the same "
+             "in all steps.");
+  schema.key("capacity_factor", number_form(moe.capacity_factor, at_least(0)),
+             "Bounds what an expert takes of a routing window, in training: to this many times its "
+             "even share of the assignments. What is over is dropped: the token passes by. 0 drops "
+             "nothing.");
+  schema.key("pad_to_capacity", bool_form(moe.pad_to_capacity),
+             "Fills up every expert to moe.capacity_factor with tokens of weight 0, so that shapes "
+             "never change.");
+  schema.key("drop_policy", choice_form(moe.drop_policy, {"probs", "position"}),
+             "Which assignments an expert with too many keeps: those of largest weight, or those "
+             "of the tokens that come first.");
   schema
       .key("receive_budget", integer_form(moe.receive_budget, between(0, kMostRows)),
            "Rows (a token at one of its experts) that the experts of a rank take at once. With "
@@ -223,6 +278,28 @@ void declare_parallel(Schema& schema, ParallelConfig& parallel) {
   schema.key("grad_reduce", choice_form(parallel.grad_reduce, {"ordered", "library"}),
              "Sum of the gradients over ranks: in a fixed order, the same bits in every run, or "
              "as the MPI library likes.");
+}
+
+void declare_recompute(Schema& schema, RecomputeConfig& recompute) {
+  schema.section("recompute",
+                 "What forward does not keep for backward, which then does it once more: less "
+                 "memory, more work, the same bits.");
+  schema.key("granularity", choice_form(recompute.granularity, {"none", "selective", "full"}),
+             "Nothing, the modules of recompute.modules, or whole layers.");
+  schema.key(
+      "modules",
+      choices_form(recompute.modules, {"core_attn", "moe_act", "mlp", "moe", "shared_experts"},
+                   "leave it out, or write recompute.granularity = \"none\""),
+      "With \"selective\": the attention between its projections; the experts' activation, "
+      "which is never kept; the MLP of dense layers; MoE layers as a whole, router and "
+      "dispatch included; their shared experts.");
+  schema.key("method", choice_form(recompute.method, {"uniform", "block"}),
+             "With \"full\": all layers, in groups of recompute.layers that keep the input of the "
+             "first alone, or the first recompute.layers of each chunk, one by one.");
+  schema
+      .key("layers", integer_form(recompute.layers, between(1, kMostLayers)),
+           "Layers of a group, or those of a chunk that are done again.")
+      .unit("layers");
 }
 
 void declare_batch(Schema& schema, BatchConfig& batch) {
@@ -343,6 +420,11 @@ void declare_output(Schema& schema, Deck& deck) {
            "list, "
            "or an integer n for the first n.")
       .unit("steps");
+  schema.key("per_layer", bool_form(log.per_layer),
+             "Metrics of each MoE layer as well: the list layers in metrics.jsonl, and with "
+             "log.tensorboard a group of curves for each.");
+  schema.key("tensorboard", bool_form(log.tensorboard),
+             "The run's folder gets the metrics as scalars for TensorBoard too.");
   schema.key("sample_prompt", text_form(log.sample_prompt),
              "At the end the model continues this text; empty for no sample.");
 
@@ -364,6 +446,7 @@ void declare_entries(Schema& schema, Deck& deck) {
   declare_rope_scaling(schema, deck.definition.model.rope_scaling);
   declare_moe(schema, deck.definition.moe, deck.definition.model);
   declare_parallel(schema, deck.parallel);
+  declare_recompute(schema, deck.recompute);
   declare_batch(schema, deck.batch);
   declare_optimizer(schema, deck.optimizer);
   declare_precision(schema, deck.definition.compute);

@@ -241,19 +241,19 @@ Form layer_frequency_form(std::vector<int>& field, const int& num_layers) {
           }};
 }
 
-Form balancing_form(std::vector<std::string>& field) {
-  const std::vector<std::string> kinds = {"aux_loss", "none"};
-  return {"string or list of strings", quoted_list(kinds),
-          [&field, kinds](const Node& node) {
+Form choices_form(std::vector<std::string>& field, std::vector<std::string> choices,
+                  std::string if_empty) {
+  return {"string or list of strings", quoted_list(choices),
+          [&field, choices, if_empty = std::move(if_empty)](const Node& node) {
             field.clear();
             for (const Node& element : elements(node)) {
-              std::string kind = to_choice(element, kinds);
-              if (std::find(field.begin(), field.end(), kind) != field.end()) {
-                refuse(element, fmt::format(" names \"{}\" twice", kind));
+              std::string choice = to_choice(element, choices);
+              if (std::find(field.begin(), field.end(), choice) != field.end()) {
+                refuse(element, fmt::format(" names \"{}\" twice", choice));
               }
-              field.push_back(std::move(kind));
+              field.push_back(std::move(choice));
             }
-            if (field.empty()) refuse(node, " is empty: write \"none\" for no balancing");
+            if (field.empty()) refuse(node, " is empty: " + if_empty);
           },
           [&field] { return short_list_text(field); }};
 }

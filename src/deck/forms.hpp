@@ -61,8 +61,10 @@ Form window_form(int& field);
 /// moe.layer_frequency: an integer n (layer i is an MoE layer when i % n == 0) or a 0 or 1 for each
 /// layer. The field gets the list, of `num_layers` entries when an integer was given.
 Form layer_frequency_form(std::vector<int>& field, const int& num_layers);
-/// moe.balancing: one kind or a list of different ones.
-Form balancing_form(std::vector<std::string>& field);
+/// One of the choices or a list of different ones; `if_empty` is what to do instead of an empty
+/// list.
+Form choices_form(std::vector<std::string>& field, std::vector<std::string> choices,
+                  std::string if_empty);
 /// moe.aux_loss_coefficients: one number or a list.
 Form coefficients_form(std::vector<double>& field);
 

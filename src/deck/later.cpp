@@ -25,26 +25,11 @@ std::vector<LaterKey> model_keys() {
 }
 
 std::vector<LaterKey> moe_keys() {
-  const std::string capacity = "dropping tokens over an expert's capacity";
-  const std::string bias = "balancing without a loss by a bias on the choice of experts";
   return {
-      {"moe.shared_ffn_hidden_size", kNone, "a shared expert"},
-      {"moe.shared_gate", kOff, "the gate of a shared expert"},
-      {"moe.score_function", {"\"softmax\""}, "the sigmoid router"},
-      {"moe.num_groups", {"0", "1"}, "the choice of experts by groups"},
-      {"moe.group_top_k", {"0", "1"}, "the choice of experts by groups"},
-      {"moe.scaling_factor", kOne, "scaling of the routing weights"},
-      {"moe.expert_bias", kOff, bias},
-      {"moe.expert_bias_update_rate", {"0", "0.001"}, bias},
-      {"moe.input_jitter", kNone, "jitter on the router's input"},
-      {"moe.router_dtype", {"\"fp32\""}, "a router in another type than fp32"},
-      {"moe.force_load_balancing", kOff, "random routing for measurements"},
-      {"moe.force_bias", {"0", "false"}, "biased random routing for measurements"},
       {"moe.replay", {"false", "\"\""}, "replay of recorded routing"},
-      {"moe.capacity_factor", kNone, capacity},
-      {"moe.pad_to_capacity", kOff, capacity},
-      {"moe.drop_policy", {"\"probs\"", "\"position\""}, capacity},
-      {"moe.global_aux_counts", {"\"previous\"", "\"running\""}, "the global auxiliary loss"},
+      {"moe.global_aux_counts",
+       {"\"previous\""},
+       "counting for the global auxiliary loss over the micro-batches of a step so far"},
   };
 }
 
@@ -60,22 +45,15 @@ std::vector<LaterKey> parallel_keys() {
 }
 
 std::vector<LaterKey> other_keys() {
-  const std::string recompute = "recomputation of activations";
   return {
       {"optimizer.moments", {"\"fp32\""}, "moments in bf16"},
       {"precision.fp8", {"\"off\""}, "FP8"},
       {"precision.fp8_format", {"\"e4m3\"", "\"hybrid\""}, "FP8"},
-      {"recompute.granularity", {"\"none\""}, recompute},
-      {"recompute.modules", {"[]"}, recompute},
-      {"recompute.method", {"\"uniform\"", "\"block\""}, recompute},
-      {"recompute.layers", kNone, recompute},
       {"data.weights", {"[]"}, "a weighted blend of data"},
       {"checkpoint.async", kOff, "saving while training goes on"},
       {"checkpoint.files_per_node", {"0", "1"}, "a checkpoint in several files"},
       {"checkpoint.writer", {"\"files\""}, "collective writing of checkpoints"},
       {"fault.step_timeout", kNone, "the watchdog on the time of a step"},
-      {"log.per_layer", kOff, "metrics per layer"},
-      {"log.tensorboard", kOff, "TensorBoard events"},
   };
 }
 
@@ -106,11 +84,6 @@ const LaterKey* find_later_key(std::string_view key) {
 const std::vector<LaterValue>& later_values() {
   static const std::string kPlanner = "the planner that would choose it";
   static const std::vector<LaterValue> kValues = {
-      {"moe.balancing", "seq_aux_loss", "the auxiliary loss per sequence under this name",
-       "use \"aux_loss\" with moe.window = 1, which counts per sequence"},
-      {"moe.balancing", "global_aux_loss", "the auxiliary loss over the global batch",
-       "use \"aux_loss\" or \"none\""},
-      {"moe.balancing", "sinkhorn", "Sinkhorn balancing", "use \"aux_loss\" or \"none\""},
       {"parallel.tp", "auto", kPlanner, "give a number of ranks"},
       {"parallel.cp", "auto", kPlanner, "give a number of ranks"},
       {"parallel.pp", "auto", kPlanner, "give a number of stages"},

@@ -39,6 +39,10 @@ bool dense_ffn_fits(const Cut& cut) {
   return !has_dense_layer(cut.moe) || cut.model.ffn_hidden_size % cut.parallel.tp == 0;
 }
 
+bool shared_ffn_fits(const Cut& cut) {
+  return cut.moe.shared_ffn_hidden_size % cut.parallel.tp == 0;
+}
+
 bool vocabulary_fits(const Cut& cut) { return cut.model.vocab_size >= cut.parallel.tp; }
 
 bool expert_ffn_fits(const Cut& cut) {
@@ -153,6 +157,10 @@ std::vector<CutRule> dense_rules() {
        "model.ffn_hidden_size must be a multiple of parallel.tp where there is a dense layer",
        dense_ffn_fits,
        [](const Cut& cut) { return sizes_of_tp(cut, dense_ffn_fits); }},
+      {{"parallel.tp", "moe.shared_ffn_hidden_size"},
+       "moe.shared_ffn_hidden_size must be a multiple of parallel.tp",
+       shared_ffn_fits,
+       [](const Cut& cut) { return sizes_of_tp(cut, shared_ffn_fits); }},
       {{"parallel.tp", "model.vocab_size"},
        "model.vocab_size must not be less than parallel.tp",
        vocabulary_fits,

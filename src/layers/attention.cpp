@@ -112,11 +112,16 @@ void SelfAttention::forward(const Context& context, const Rotary& rotary,
   const AnyView k = normalised(context, k_norm_, kv_heads(), raw_k, saved.k_norm);
   rotary.apply(context, sequences, /*inverse=*/false, q, k);
 
+  saved.q = q;
+  saved.k = k;
+  saved.v = v;
+  const Arena::Mark mark = context.activations.mark();
   saved.o = activation();
   core_->forward(context, sequences, q, k, v, saved.core, saved.o);
   const AnyView partial = tp_.partial(context.scratch, y);
   o_.forward(context, saved.o, partial);
   tp_.leave(context.exec, context.scratch, partial, y);
+  if (core_again_) context.activations.rewind(mark);
 }
 
 void SelfAttention::undo_norm(const Context& context, const std::optional<RmsNorm>& norm, int heads,
@@ -134,13 +139,21 @@ void SelfAttention::backward(const Context& context, const Rotary& rotary,
     return context.scratch.make(config_.type, sequences.tokens,
                                 std::int64_t{heads} * config_.head_dim);
   };
+  const ArenaScope again_scope(context.activations);
+  AnyView o = saved.o;
+  AttentionCore::Saved core = saved.core;
+  if (core_again_) {
+    o = context.activations.make(config_.type, sequences.tokens,
+                                 std::int64_t{heads()} * config_.head_dim);
+    core_->forward(context, sequences, saved.q, saved.k, saved.v, core, o);
+  }
   const AnyIn dy_inside = tp_.enter(context.exec, context.scratch, dy);
   const AnyView d_o = scratch(heads());
-  o_.weight_gradient(context, saved.o, dy_inside);
+  o_.weight_gradient(context, o, dy_inside);
   o_.data_gradient(context, dy_inside, /*add=*/false, d_o);
 
   const AnyView dq = scratch(heads()), dk = scratch(kv_heads()), dv = scratch(kv_heads());
-  core_->backward(context, sequences, saved.core, d_o, dq, dk, dv);
+  core_->backward(context, sequences, core, d_o, dq, dk, dv);
   rotary.apply(context, sequences, /*inverse=*/true, dq, dk);
   undo_norm(context, q_norm_, heads(), saved.q_norm, dq);
   undo_norm(context, k_norm_, kv_heads(), saved.k_norm, dk);

@@ -29,8 +29,9 @@ struct SelfAttentionConfig {
 class SelfAttention {
  public:
   struct Saved {
-    AnyIn x;  ///< of the rows outside
-    AnyView o;
+    AnyIn x;        ///< of the rows outside
+    AnyView o;      ///< where the core is not done again
+    AnyIn q, k, v;  ///< what goes into the core
     RmsNorm::Saved q_norm, k_norm;
     AttentionCore::Saved core;
   };
@@ -39,6 +40,9 @@ class SelfAttention {
                 const ParameterStorage& storage);
 
   void prepare(const ExecSpace& exec, Operations& operations);
+
+  /// Whether what the core makes (o, and what it keeps) is made again for backward.
+  void repeat_core(bool again) { core_again_ = again; }
 
   /// Overwrites y.
   void forward(const Context& context, const Rotary& rotary, const Sequences& sequences,
@@ -75,6 +79,7 @@ class SelfAttention {
 
   SelfAttentionConfig config_;
   TensorParallel tp_;
+  bool core_again_ = false;
   Linear q_, k_, v_, o_;
   std::optional<RmsNorm> q_norm_, k_norm_;
   std::unique_ptr<const AttentionCore> core_;

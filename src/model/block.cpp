@@ -64,6 +64,12 @@ void Block::prepare(const ExecSpace& exec, Operations& operations) {
   if (moe_) moe_->prepare(exec, operations);
 }
 
+void Block::recompute(const RecomputeConfig& config) {
+  attention_.repeat_core(config.repeats("core_attn"));
+  feed_forward_again_ = config.repeats(moe_ ? "moe" : "mlp");
+  if (moe_) moe_->repeat_shared(config.repeats("shared_experts") && !feed_forward_again_);
+}
+
 AnyView Block::forward(const Context& context, const Rotary& rotary, const Sequences& sequences,
                        const MoeStep& step, const AnyIn& x, Saved& saved) const {
   const auto activation = [&] {
@@ -79,12 +85,16 @@ AnyView Block::forward(const Context& context, const Rotary& rotary, const Seque
   const TraceSpan span(context.trace, feed_forward_label_, "layer");
   const AnyView normed_middle = activation(), y = activation();
   post_norm_.forward_sum(context, x, middle, saved.post_norm, /*sum=*/middle, normed_middle);
+  saved.feed_forward_input = normed_middle;
+  saved.step = step;
+  const Arena::Mark mark = context.activations.mark();
   if (moe_) {
     moe_->forward(context, step, normed_middle, /*residual=*/middle, saved.moe, y);
   } else {
     mlp_->forward(context, normed_middle, saved.mlp, y);
     ops::add(context.exec, middle, y, y);
   }
+  if (feed_forward_again_) context.activations.rewind(mark);
   return y;
 }
 
@@ -95,11 +105,19 @@ void Block::backward(const Context& context, const Rotary& rotary, const Sequenc
       context.scratch.make(gradient.type(), gradient.extent(0), gradient.extent(1));
   {
     const TraceSpan span(context.trace, feed_forward_label_, "layer");
-    if (moe_) {
-      moe_->backward(context, saved.moe, gradient, inner);
-    } else {
-      mlp_->backward(context, saved.mlp, gradient, inner);
+    const ArenaScope again_scope(context.activations);
+    MoeLayer::Saved moe = saved.moe;
+    Mlp::Saved mlp = saved.mlp;
+    if (feed_forward_again_) {
+      MoeStep again = saved.step;
+      again.counts = false;
+      // The output, which nobody needs, goes where the gradient will be.
+      if (moe_)
+        moe_->forward(context, again, saved.feed_forward_input, /*residual=*/{}, moe, inner);
+      if (mlp_) mlp_->forward(context, saved.feed_forward_input, mlp, inner);
     }
+    if (moe_) moe_->backward(context, moe, gradient, inner);
+    if (mlp_) mlp_->backward(context, mlp, gradient, inner);
     post_norm_.backward(context, saved.post_norm, inner, /*residual=*/gradient, gradient);
   }
   const TraceSpan span(context.trace, attention_label_, "layer");

@@ -4,6 +4,7 @@
 #include "layers/mlp.hpp"
 #include "layers/norm.hpp"
 #include "model/config.hpp"
+#include "model/recompute.hpp"
 #include "moe/moe_layer.hpp"
 
 #include <optional>
@@ -20,6 +21,8 @@ class Block {
     SelfAttention::Saved attention;
     Mlp::Saved mlp;
     MoeLayer::Saved moe;
+    AnyIn feed_forward_input;
+    MoeStep step;
   };
 
   /// `moe_index` counts the MoE layers before this one.
@@ -28,6 +31,9 @@ class Block {
 
   void prepare(const ExecSpace& exec, Operations& operations);
   bool is_moe() const { return moe_.has_value(); }
+
+  /// Which of its modules are done again for backward.
+  void recompute(const RecomputeConfig& config);
 
   /// Returns y, an activation.
   AnyView forward(const Context& context, const Rotary& rotary, const Sequences& sequences,
@@ -51,6 +57,7 @@ class Block {
   RmsNorm post_norm_;
   std::optional<Mlp> mlp_;
   std::optional<MoeLayer> moe_;
+  bool feed_forward_again_ = false;
 };
 
 }  // namespace konclave

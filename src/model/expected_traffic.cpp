@@ -2,7 +2,9 @@
 
 #include "base/error.hpp"
 #include "base/text.hpp"
+#include "moe/capacity.hpp"
 #include "moe/moe_step.hpp"
+#include "moe/sinkhorn.hpp"
 #include "parallel/pipeline_layout.hpp"
 
 #include <fmt/format.h>
@@ -56,18 +58,42 @@ struct Sizes {
   std::int64_t inside, outside;  ///< rows of a micro-batch on a rank, in the two regions of a layer
 };
 
+/// Assignments that are left of a routing window's tokens.
+struct WindowRows {
+  std::int64_t tokens = 1, assignments = 0;
+};
+
+/// The fewest and the most: all tokens choose the same experts, or evenly.
+std::pair<WindowRows, WindowRows> rows_of_window(const StepShape& step) {
+  const MoeConfig& moe = step.definition.moe;
+  const std::int64_t length = step.definition.model.sequence_length;
+  const std::int64_t tokens = (moe.window == 0 ? step.micro_size : moe.window) * length;
+  const std::int64_t all = tokens * moe.top_k;
+  if (moe.capacity_factor == 0) return {{tokens, all}, {tokens, all}};
+  const std::int64_t capacity = expert_capacity(moe, tokens);
+  if (moe.pad_to_capacity) {
+    const WindowRows padded{tokens, capacity * moe.num_experts};
+    return {padded, padded};
+  }
+  return {{tokens, std::min(all, capacity * moe.top_k)},
+          {tokens, std::min(all, capacity * moe.num_experts)}};
+}
+
 /// Adds up the formulas. "A pass" is what one rank does for one micro-batch in one part of the
 /// model. Where the ranks of a group have parts of different sizes, a formula gives their average,
 /// which is what a sum over the group wants.
 class Counter {
  public:
-  Counter(const StepShape& step, bool rows_go_again)
+  Counter(const StepShape& step, bool rows_go_again, int sinkhorn_rounds,
+          const WindowRows& of_window)
       : model_(step.definition.model),
         moe_(step.definition.moe),
         parallel_(step.parallel),
         of_(step),
         shares_rows_(Sizes::shares_rows(step)),
-        rows_go_again_(rows_go_again) {
+        rows_go_again_(rows_go_again),
+        sinkhorn_rounds_(sinkhorn_rounds),
+        of_window_(of_window) {
     for (int layer = 0; layer < model_.num_layers; ++layer) {
       attention();
       if (step.definition.is_moe_layer(layer)) {
@@ -76,6 +102,7 @@ class Counter {
         mlp();
       }
     }
+    forward_again(step);
     embedding_and_head();
     stages();
     numbers(step.definition.num_moe_layers());
@@ -101,6 +128,29 @@ class Counter {
     add_passes(of_.tp, "all_to_all", leaves * rows);
   }
 
+  /// What is done again for backward of all this.
+  void forward_again(const StepShape& step) {
+    const RecomputeConfig& recompute = step.recompute;
+    const PipelineLayout layout = make_pipeline_layout(parallel_, model_.num_layers);
+    for (int stage = 0; stage < layout.stages(); ++stage) {
+      for (int chunk = 0; chunk < layout.chunks(); ++chunk) {
+        const ModelPart& part = layout.part(stage, chunk);
+        for (const LayerGroup& group : layer_groups(recompute, part.layers)) {
+          for (int layer = group.first; layer < group.last; ++layer) {
+            const bool is_moe = step.definition.is_moe_layer(part.first_layer + layer);
+            if (group.again || recompute.repeats("core_attn")) core_once();
+            if (group.again) regions(/*enters=*/1, /*leaves=*/1);
+            const bool whole = group.again || recompute.repeats(is_moe ? "moe" : "mlp");
+            if (whole && is_moe) moe_once();
+            const bool shared = is_moe && moe_.shared_ffn_hidden_size > 0;
+            const bool dense = whole || (shared && recompute.repeats("shared_experts"));
+            if (dense && (shared || !is_moe)) regions(/*enters=*/1, /*leaves=*/1);
+          }
+        }
+      }
+    }
+  }
+
   /// Forward enters with x; backward with the gradient, and with x again for the weights.
   void attention() {
     regions(/*enters=*/3, /*leaves=*/2);
@@ -122,22 +172,40 @@ class Counter {
   /// Queries and outputs of a rank are (T, N D / tp), keys and values (T, Nkv D / tp), one head at
   /// least.
   void attention_over_cp() {
-    const std::int64_t head = of_.inside * model_.head_size(), others = of_.cp.size - 1;
-    const std::int64_t queries = model_.num_heads / of_.tp.size * head;
-    const std::int64_t keys = std::max<std::int64_t>(1, model_.kv_heads() / of_.tp.size) * head;
+    const std::int64_t others = of_.cp.size - 1, queries = queries_of_a_rank(),
+                       keys = keys_of_a_rank();
+    core_once();
     if (parallel_.cp_comm == "ring") {
-      // Keys and values of all others in both directions; sums of their gradients come round too,
-      // and home.
-      add_passes(of_.cp, "receive", 2 * 2 * others * keys * of_.element);
+      // Keys and values of all others once more; sums of their gradients come round too, and home.
+      add_passes(of_.cp, "receive", 2 * others * keys * of_.element);
       add_passes(of_.cp, "receive", 2 * of_.cp.size * keys * of_.wide);
     } else if (parallel_.cp_comm == "all_gather") {
-      // Keys and values in both directions, and this rank's part of everybody's gradients.
-      add_passes(of_.cp, "all_gather", 2 * 2 * of_.cp.size * keys * of_.element);
+      // Keys and values once more, and this rank's part of everybody's gradients.
+      add_passes(of_.cp, "all_gather", 2 * of_.cp.size * keys * of_.element);
       add_passes(of_.cp, "all_to_all", 2 * of_.cp.size * keys * of_.element);
     } else {
-      // q, k, v and o, and their gradients.
-      add_passes(of_.cp, "all_to_all", 2 * (2 * queries + 2 * keys) * of_.element);
+      add_passes(of_.cp, "all_to_all", (2 * queries + 2 * keys) * of_.element);
     }
+  }
+
+  /// Forward: keys and values of all others, or q, k, v and o.
+  void core_once() {
+    const std::int64_t others = of_.cp.size - 1, queries = queries_of_a_rank(),
+                       keys = keys_of_a_rank();
+    if (parallel_.cp_comm == "ring") {
+      add_passes(of_.cp, "receive", 2 * others * keys * of_.element);
+    } else if (parallel_.cp_comm == "all_gather") {
+      add_passes(of_.cp, "all_gather", 2 * of_.cp.size * keys * of_.element);
+    } else {
+      add_passes(of_.cp, "all_to_all", (2 * queries + 2 * keys) * of_.element);
+    }
+  }
+  std::int64_t head_of_a_rank() const { return of_.inside * model_.head_size(); }
+  std::int64_t queries_of_a_rank() const {
+    return model_.num_heads / of_.tp.size * head_of_a_rank();
+  }
+  std::int64_t keys_of_a_rank() const {
+    return std::max<std::int64_t>(1, model_.kv_heads() / of_.tp.size) * head_of_a_rank();
   }
 
   void mlp() {
@@ -146,25 +214,63 @@ class Counter {
   }
 
   void moe() {
-    balance();
+    moe_once();
     if (moe_.dispatcher == "allgather") {
-      all_gather_dispatch();
+      all_gather_back();
     } else {
-      all_to_all_dispatch();
+      all_to_all_back();
     }
     const std::int64_t hidden = model_.hidden_size, experts = moe_.num_experts;
     outside_gradients(experts * hidden);  // the router
+    shared_experts();
     add_gradients(of_.edp, 3 * experts * hidden * moe_.ffn_hidden_size);
   }
 
-  /// Counts and sums of scores, (2W,E) in double, summed in order; forward only.
+  /// Forward alone, without shared experts.
+  void moe_once() {
+    balance();
+    capacity();
+    if (moe_.dispatcher == "allgather") {
+      all_gather_once();
+    } else {
+      all_to_all_once();
+    }
+  }
+
+  /// A dense MLP, beside a gate that is used outside.
+  void shared_experts() {
+    const std::int64_t hidden = model_.hidden_size;
+    if (moe_.shared_ffn_hidden_size == 0) return;
+    regions(/*enters=*/3, /*leaves=*/2);
+    parted_gradients(3 * hidden * moe_.shared_ffn_hidden_size);
+    if (moe_.shared_gate) outside_gradients(hidden);
+  }
+
+  /// Counts and sums of scores of the sequences, (2Q,E) in double, summed in order; forward only.
   void balance() {
-    if (moe_.aux_loss_coefficient() == 0) return;
+    const bool counts =
+        moe_.aux_loss_coefficient("aux_loss") > 0 || moe_.aux_loss_coefficient("seq_aux_loss") > 0;
     const std::int64_t sequences = of_.inside * of_.cp.size / model_.sequence_length;
+    if (counts) sums_of_windows(2 * sequences);
     const std::int64_t windows = moe_.window == 0 ? 1 : sequences / moe_.window;
-    const std::int64_t sums = 2 * windows * moe_.num_experts * kNumber;
-    add_passes(of_.tp_cp, "all_to_all", sums);
-    add_passes(of_.tp_cp, "all_gather", sums);
+    if (moe_.balances_by("sinkhorn")) sums_of_windows(sinkhorn_rounds_ * windows);
+  }
+  /// With a capacity, a number of the router's type for each token and expert of the windows.
+  void capacity() {
+    if (moe_.capacity_factor == 0) return;
+    const std::int64_t bytes = of_.inside * of_.cp.size * moe_.num_experts * of_.wide;
+    add_passes(of_.tp_cp, "all_to_all", bytes);
+    add_passes(of_.tp_cp, "all_gather", bytes);
+  }
+  void sums_of_windows(std::int64_t rows) {
+    const std::int64_t bytes = rows * moe_.num_experts * kNumber;
+    add_passes(of_.tp_cp, "all_to_all", bytes);
+    add_passes(of_.tp_cp, "all_gather", bytes);
+  }
+
+  /// On the average over the ranks that share the windows.
+  std::int64_t assignments_of_a_pass() const {
+    return of_.outside * of_window_.assignments / of_window_.tokens;
   }
 
   std::int64_t row_bytes() const { return model_.hidden_size * of_.element; }
@@ -173,29 +279,40 @@ class Counter {
   /// from there to all of its etp; the way back: what a rank of ep brought there, from each of etp,
   /// to be summed, and home. Forward takes rows and weights there and rows back, backward rows
   /// there and rows and gradients of weights back.
-  void all_to_all_dispatch() {
+  void all_to_all_once() {
     if (of_.etp_ep.size == 1) return;
     const std::int64_t counts = moe_.num_experts * kNumber;
     add_passes(of_.ep, "gather", of_.ep.size * counts);
     add_passes(of_.etp, "gather", of_.etp_ep.size * counts);
-    const std::int64_t assignments = of_.outside * moe_.top_k;
-    const std::int64_t rows = assignments * row_bytes(), weights = assignments * of_.wide;
-    const std::int64_t there = (rows + weights) + rows + (rows_go_again_ ? rows + weights : 0);
-    const std::int64_t back = rows + (rows + weights);
+    rows_of_all_to_all(rows_of_a_pass() + weights_of_a_pass(), rows_of_a_pass());
+  }
+  void all_to_all_back() {
+    if (of_.etp_ep.size == 1) return;
+    const std::int64_t rows = rows_of_a_pass(), weights = weights_of_a_pass();
+    rows_of_all_to_all(rows + (rows_go_again_ ? rows + weights : 0), rows + weights);
+  }
+  void rows_of_all_to_all(std::int64_t there, std::int64_t back) {
     add_passes(of_.ep, "all_to_all", there + back);
     add_passes(of_.etp, "all_gather", of_.etp.size * there);
     add_passes(of_.etp, "all_to_all", of_.etp.size * back);
   }
+  std::int64_t rows_of_a_pass() const { return assignments_of_a_pass() * row_bytes(); }
+  std::int64_t weights_of_a_pass() const { return assignments_of_a_pass() * of_.wide; }
 
   /// Every rank gets the tokens of all, the ends of each token's choices, the choices and their
   /// weights; back come each rank's sums for the own tokens. Backward likewise, with gradients.
-  void all_gather_dispatch() {
-    const std::int64_t all = of_.etp_ep.size, tokens = of_.outside, choices = tokens * moe_.top_k;
+  void all_gather_once() {
+    const std::int64_t all = of_.etp_ep.size, tokens = of_.outside;
     add_passes(of_.etp_ep, "gather", all * (moe_.num_experts + 1) * kNumber);
-    const std::int64_t routes = tokens * kIndex + choices * kIndex;
-    const std::int64_t rows = tokens * row_bytes(), weights = choices * of_.wide;
-    add_passes(of_.etp_ep, "all_gather", all * (routes + (rows + weights) + rows));
-    add_passes(of_.etp_ep, "all_to_all", all * (rows + (rows + weights)));
+    const std::int64_t routes = (tokens + assignments_of_a_pass()) * kIndex;
+    const std::int64_t rows = tokens * row_bytes();
+    add_passes(of_.etp_ep, "all_gather", all * (routes + rows + weights_of_a_pass()));
+    add_passes(of_.etp_ep, "all_to_all", all * rows);
+  }
+  void all_gather_back() {
+    const std::int64_t all = of_.etp_ep.size, rows = of_.outside * row_bytes();
+    add_passes(of_.etp_ep, "all_gather", all * rows);
+    add_passes(of_.etp_ep, "all_to_all", all * (rows + weights_of_a_pass()));
   }
 
   /// The embedding leaves with what each part of the vocabulary has; its backward enters. The head
@@ -271,6 +388,8 @@ class Counter {
   const ParallelConfig& parallel_;
   Sizes of_;
   bool shares_rows_, rows_go_again_;
+  int sinkhorn_rounds_;
+  WindowRows of_window_;
   TrafficBytes bytes_;
 };
 
@@ -280,8 +399,14 @@ std::pair<std::int64_t, std::int64_t> rows_of_busiest(const StepShape& step) {
   const Sizes of(step);
   const MoeConfig& moe = step.definition.moe;
   const std::int64_t tokens = of.etp_ep.size * of.outside, experts = moe.num_experts / of.ep.size;
-  return {(tokens * moe.top_k + of.ep.size - 1) / of.ep.size,
-          tokens * std::min<std::int64_t>(moe.top_k, experts)};
+  const auto [fewest, most] = rows_of_window(step);
+  const std::int64_t all = tokens * fewest.assignments / fewest.tokens;
+  std::int64_t bound = tokens * std::min<std::int64_t>(moe.top_k, experts);
+  if (moe.capacity_factor > 0) {
+    const std::int64_t full = tokens * expert_capacity(moe, most.tokens) / most.tokens * experts;
+    bound = moe.pad_to_capacity ? full : std::min(bound, full);
+  }
+  return {(all + of.ep.size - 1) / of.ep.size, bound};
 }
 
 }  // namespace
@@ -290,8 +415,9 @@ ExpectedTraffic expected_traffic(const StepShape& step) {
   const auto [fewest, most] = rows_of_busiest(step);
   const std::int64_t budget = step.definition.moe.receive_budget;
   const bool bounded = budget > 0;
-  return {Counter(step, bounded && budget < fewest).bytes(),
-          Counter(step, bounded && budget < most).bytes()};
+  const std::pair<WindowRows, WindowRows> rows = rows_of_window(step);
+  return {Counter(step, bounded && budget < fewest, 1, rows.first).bytes(),
+          Counter(step, bounded && budget < most, kMostSinkhornRounds, rows.second).bytes()};
 }
 
 GroupBytes bytes_of_groups(const TrafficBytes& bytes) {

@@ -2,6 +2,7 @@
 
 #include "comm/traffic.hpp"
 #include "model/config.hpp"
+#include "model/recompute.hpp"
 #include "parallel/config.hpp"
 
 #include <array>
@@ -19,6 +20,7 @@ struct StepShape {
   ParallelConfig parallel;
   int ranks = 1;
   int global_size = 1, micro_size = 1;  ///< of the batch, in sequences
+  RecomputeConfig recompute = {};
 };
 
 using TrafficBytes = std::map<TrafficKey, std::int64_t>;

@@ -13,6 +13,7 @@ double training_flops_per_token(const ModelDefinition& definition) {
     if (definition.is_moe_layer(layer)) {
       const MoeConfig& moe = definition.moe;
       weights += hidden * moe.num_experts + 3.0 * moe.top_k * hidden * moe.ffn_hidden_size;
+      weights += 3.0 * hidden * moe.shared_ffn_hidden_size + (moe.shared_gate ? hidden : 0);
     } else {
       weights += 3 * hidden * model.ffn_hidden_size;
     }

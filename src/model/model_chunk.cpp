@@ -1,5 +1,7 @@
 #include "model/model_chunk.hpp"
 
+#include "ops/elementwise.hpp"
+
 namespace konclave {
 
 namespace {
@@ -27,6 +29,7 @@ ModelChunk::ModelChunk(const ModelDefinition& definition, const Groups& groups,
   for (int layer = part.first_layer; layer < part.first_layer + part.layers; ++layer) {
     blocks_.emplace_back(definition, groups, layer, moe_index(definition, layer), storage);
   }
+  groups_ = layer_groups({}, part.layers);
   if (!part.head) return;
   norm_.emplace("model.norm", model.hidden_size, model.norm_eps, type_, RmsNorm::Region::outside,
                 tp, storage);
@@ -60,6 +63,20 @@ const Parameter* ModelChunk::tied() const {
   return embedding_ ? &embedding_->weight() : head();
 }
 
+void ModelChunk::recompute(const RecomputeConfig& config) {
+  groups_ = layer_groups(config, part_.layers);
+  for (Block& block : blocks_) block.recompute(config);
+}
+
+AnyIn ModelChunk::run(const Context& context, const Rotary& rotary, const MicroBatch& batch,
+                      const MoeStep& step, const LayerGroup& group, AnyIn x, Saved& saved) const {
+  for (int layer = group.first; layer < group.last; ++layer) {
+    const auto index = static_cast<std::size_t>(layer);
+    x = blocks_[index].forward(context, rotary, batch.sequences, step, x, saved.blocks[index]);
+  }
+  return x;
+}
+
 void ModelChunk::forward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
                          const MoeStep& step, const AnyIn& input, Saved& saved) const {
   saved.blocks.resize(blocks_.size());
@@ -70,9 +87,19 @@ void ModelChunk::forward(const Context& context, const Rotary& rotary, const Mic
     embedding_->forward(context, batch.tokens, x);
     saved.output = x;
   }
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
-    saved.output = blocks_[layer].forward(context, rotary, batch.sequences, step, saved.output,
-                                          saved.blocks[layer]);
+  saved.step = step;
+  saved.inputs.clear();
+  for (const LayerGroup& group : groups_) {
+    const AnyIn x = saved.output;
+    saved.inputs.push_back(x);
+    if (!group.again) {
+      saved.output = run(context, rotary, batch, step, group, x, saved);
+      continue;
+    }
+    const AnyView y = context.activations.make(type_, x.extent(0), x.extent(1));
+    const ArenaScope scope(context.activations);
+    ops::cast(context.exec, run(context, rotary, batch, step, group, x, saved), y);
+    saved.output = y;
   }
   if (norm_) {
     const AnyView y = context.activations.make(type_, batch.rows_outside, saved.output.extent(1));
@@ -84,8 +111,21 @@ void ModelChunk::forward(const Context& context, const Rotary& rotary, const Mic
 void ModelChunk::backward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
                           const Saved& saved, const AnyView& gradient) const {
   if (norm_) norm_->backward(context, saved.norm, gradient, {}, gradient);
-  for (std::size_t layer = blocks_.size(); layer-- > 0;) {
-    blocks_[layer].backward(context, rotary, batch.sequences, saved.blocks[layer], gradient);
+  for (std::size_t i = groups_.size(); i-- > 0;) {
+    const LayerGroup& group = groups_[i];
+    const ArenaScope scope(context.activations);
+    Saved again;
+    if (group.again) {
+      MoeStep step = saved.step;
+      step.counts = false;
+      again.blocks.resize(blocks_.size());
+      run(context, rotary, batch, step, group, saved.inputs[i], again);
+    }
+    const Saved& of = group.again ? again : saved;
+    for (int layer = group.last; layer-- > group.first;) {
+      const auto index = static_cast<std::size_t>(layer);
+      blocks_[index].backward(context, rotary, batch.sequences, of.blocks[index], gradient);
+    }
   }
   if (embedding_) embedding_->backward(context, batch.runs, gradient);
 }

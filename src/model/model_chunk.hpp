@@ -19,6 +19,8 @@ class ModelChunk {
   /// What backward needs of one micro-batch in flight.
   struct Saved {
     std::vector<Block::Saved> blocks;
+    std::vector<AnyIn> inputs;  ///< of each group of layers
+    MoeStep step;
     RmsNorm::Saved norm;
     AnyIn output;  ///< (rows outside, H): of the last layer, or behind the final norm
   };
@@ -27,6 +29,9 @@ class ModelChunk {
              const ParameterStorage& storage);
 
   const ModelPart& part() const { return part_; }
+
+  /// What is done again for backward; nothing until then.
+  void recompute(const RecomputeConfig& config);
 
   /// Weights in the forms that products want: before the first step and after each update.
   void prepare(const ExecSpace& exec, Operations& operations);
@@ -54,11 +59,16 @@ class ModelChunk {
   }
 
  private:
+  /// The layers of a group; gives back the output of the last.
+  AnyIn run(const Context& context, const Rotary& rotary, const MicroBatch& batch,
+            const MoeStep& step, const LayerGroup& group, AnyIn x, Saved& saved) const;
+
   DType type_;
   bool tied_;
   ModelPart part_;
   std::optional<Embedding> embedding_;
   std::vector<Block> blocks_;
+  std::vector<LayerGroup> groups_;
   std::optional<RmsNorm> norm_;
   std::optional<Parameter> head_;  ///< none where the embedding is and serves as head
 };

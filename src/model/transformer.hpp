@@ -23,6 +23,10 @@ class Transformer {
   /// Tables of rotary positions; once, before the first forward. `positions` is how many there
   /// are, at least the longest sequence.
   void make_tables(const ExecSpace& exec, Arena& arena, int positions);
+  /// What is done again for backward; nothing until then.
+  void recompute(const RecomputeConfig& config) {
+    for (ModelChunk& chunk : chunks_) chunk.recompute(config);
+  }
   void initialise(const ExecSpace& exec, std::uint64_t seed);
   /// Weights in the forms that products want: before the first step and after each update.
   void prepare(const ExecSpace& exec, Operations& operations);

@@ -43,7 +43,7 @@ void AllGatherDispatch::bring(const Context& context, std::size_t, const AnyIn& 
   const ArenaScope scope(context.scratch);
   const AnyView all = room_for_all(context, x, sources_.tokens);
   group_->start_all_gather_rows(context.exec, x, all, sources_.tokens).wait(context.exec);
-  pick(context.exec, all, local_.token_of, rows);
+  ops::permute_rows(context.exec, all, local_.token_offsets, local_.row_of, 0, rows);
 }
 
 void AllGatherDispatch::bring(const Context& context, std::size_t, const AnyIn& x,
@@ -56,9 +56,9 @@ void AllGatherDispatch::bring(const Context& context, std::size_t, const AnyIn& 
   Request of_weights =
       group_->start_all_gather_rows(context.exec, weights, all_weights, sources_.assignments);
   of_rows.wait(context.exec);
-  pick(context.exec, all, local_.token_of, rows);
+  ops::permute_rows(context.exec, all, local_.token_offsets, local_.row_of, 0, rows);
   of_weights.wait(context.exec);
-  pick(context.exec, all_weights, local_.assignment_of, row_weights);
+  ops::gather_values(context.exec, all_weights, local_.assignment_of, row_weights);
 }
 
 AnyView AllGatherDispatch::returned_rows(const Context&, const AnyView& y) const { return y; }
@@ -106,8 +106,11 @@ void AllGatherDispatch::combine(const Context& context, const AnyIn& returned,
   if (!residual.empty()) ops::add(context.exec, residual, y, y);
 }
 
-AnyView AllGatherDispatch::values_of_assignments(const Context&, const AnyView& returned) const {
-  return returned;
+AnyView AllGatherDispatch::combine_with_values(const Context& context, const AnyIn& returned,
+                                               const AnyView& returned_values,
+                                               const AnyView& y) const {
+  combine(context, returned, /*residual=*/{}, y);
+  return returned_values;
 }
 
 }  // namespace konclave

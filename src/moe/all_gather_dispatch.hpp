@@ -33,7 +33,8 @@ class AllGatherDispatch final : public Dispatch {
                  const AnyView& returned_values) const override;
   void combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
                const AnyView& y) const override;
-  AnyView values_of_assignments(const Context& context, const AnyView& returned) const override;
+  AnyView combine_with_values(const Context& context, const AnyIn& returned,
+                              const AnyView& returned_values, const AnyView& y) const override;
 
  private:
   /// Memory for what all sources have of something like x.

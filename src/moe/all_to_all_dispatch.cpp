@@ -18,21 +18,24 @@ AllToAllDispatch::AllToAllDispatch(Ranks ranks, std::vector<Round> rounds, Sendi
       sending_(std::move(sending)),
       legs_(std::move(legs)) {}
 
-AllToAllDispatch::Transfer AllToAllDispatch::start_bringing(
-    const Context& context, const DispatchRound& counts, const View1<const int>& arrival_of,
-    const AnyIn& x, const View1<const int>& source, const AnyView& rows) const {
+AllToAllDispatch::Transfer AllToAllDispatch::make_transfer(const Context& context,
+                                                           const DispatchRound& counts,
+                                                           const View1<const int>& arrival_of,
+                                                           const AnyIn& x,
+                                                           const AnyView& rows) const {
   const bool in_order = arrival_of.size() == 0;
   const AnyView gathered = in_order ? rows : scratch_like(context, x, counts.received);
   const AnyView arrived =
       ranks_.etp->size() == 1 ? gathered : scratch_like(context, x, counts.arrived);
-  const AnyView send = ranks_.ep->size() == 1 ? arrived : scratch_like(context, x, counts.sent);
-  const auto chosen =
-      Kokkos::subview(source, std::make_pair(counts.first_sent, counts.first_sent + counts.sent));
-  pick(context.exec, x, chosen, send);
-  if (ranks_.ep->size() == 1) return {arrived, gathered, std::nullopt};
-  return {arrived, gathered,
-          ranks_.ep->start_all_to_all(context.exec, send, counts.send_rows, arrived,
-                                      counts.receive_rows)};
+  const AnyView sent = ranks_.ep->size() == 1 ? arrived : scratch_like(context, x, counts.sent);
+  return {sent, arrived, gathered, std::nullopt};
+}
+
+void AllToAllDispatch::start_bringing(const Context& context, const DispatchRound& counts,
+                                      Transfer& transfer) const {
+  if (ranks_.ep->size() == 1) return;
+  transfer.request.emplace(ranks_.ep->start_all_to_all(
+      context.exec, transfer.sent, counts.send_rows, transfer.arrived, counts.receive_rows));
 }
 
 void AllToAllDispatch::gather(const Context& context, const DispatchRound& counts,
@@ -55,8 +58,10 @@ void AllToAllDispatch::bring(const Context& context, std::size_t round, const An
                              const AnyView& rows) const {
   const ArenaScope scope(context.scratch);
   const Leg& leg = legs_[round];
-  Transfer transfer =
-      start_bringing(context, leg.counts, leg.arrival_of, x, sending_.token_of, rows);
+  Transfer transfer = make_transfer(context, leg.counts, leg.arrival_of, x, rows);
+  ops::permute_rows(context.exec, x, sending_.token_offsets, sending_.row_of, leg.counts.first_sent,
+                    transfer.sent);
+  start_bringing(context, leg.counts, transfer);
   gather(context, leg.counts, transfer);
   finish_bringing(context, leg.arrival_of, transfer, rows);
 }
@@ -66,12 +71,14 @@ void AllToAllDispatch::bring(const Context& context, std::size_t round, const An
                              const AnyView& row_weights) const {
   const ArenaScope scope(context.scratch);
   const Leg& leg = legs_[round];
-  Transfer of_rows =
-      start_bringing(context, leg.counts, leg.arrival_of, x, sending_.token_of, rows);
   const View1<const int> order =
       fault("dispatch.weights_unsorted") ? View1<const int>() : leg.arrival_of;
-  Transfer of_weights =
-      start_bringing(context, leg.counts, order, weights, sending_.assignment_of, row_weights);
+  Transfer of_rows = make_transfer(context, leg.counts, leg.arrival_of, x, rows);
+  Transfer of_weights = make_transfer(context, leg.counts, order, weights, row_weights);
+  ops::permute_rows(context.exec, x, sending_.token_offsets, sending_.row_of, leg.counts.first_sent,
+                    of_rows.sent, {weights, of_weights.sent});
+  start_bringing(context, leg.counts, of_rows);
+  start_bringing(context, leg.counts, of_weights);
   gather(context, leg.counts, of_rows);
   gather(context, leg.counts, of_weights);
   finish_bringing(context, leg.arrival_of, of_rows, rows);
@@ -156,10 +163,12 @@ void AllToAllDispatch::combine(const Context& context, const AnyIn& returned, co
   ops::combine_rows(context.exec, returned, sending_.token_offsets, sending_.row_of, residual, y);
 }
 
-AnyView AllToAllDispatch::values_of_assignments(const Context& context,
-                                                const AnyView& returned) const {
-  const AnyView values = scratch_like(context, returned, assignments());
-  ops::gather_values(context.exec, returned, sending_.row_of, values);
+AnyView AllToAllDispatch::combine_with_values(const Context& context, const AnyIn& returned,
+                                              const AnyView& returned_values,
+                                              const AnyView& y) const {
+  const AnyView values = scratch_like(context, returned_values, assignments());
+  ops::combine_rows(context.exec, returned, sending_.token_offsets, sending_.row_of,
+                    /*residual=*/{}, y, {returned_values, values});
   return values;
 }
 

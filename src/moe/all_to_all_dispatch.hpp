@@ -22,8 +22,6 @@ class AllToAllDispatch final : public Dispatch {
   struct Sending {
     View1<const int> token_offsets;  ///< (T+1), assignments of each token
     View1<const int> row_of;         ///< (A), row of an assignment
-    View1<const int> token_of;       ///< (A), token of a row
-    View1<const int> assignment_of;  ///< (A), assignment of a row
   };
   /// What moves in a round. The orders are between local order and order of arrival, one the
   /// inverse of the other; none where they are the same.
@@ -51,11 +49,13 @@ class AllToAllDispatch final : public Dispatch {
                  const AnyView& returned_values) const override;
   void combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
                const AnyView& y) const override;
-  AnyView values_of_assignments(const Context& context, const AnyView& returned) const override;
+  AnyView combine_with_values(const Context& context, const AnyIn& returned,
+                              const AnyView& returned_values, const AnyView& y) const override;
 
  private:
   /// A tensor on its way to the experts.
   struct Transfer {
+    AnyView sent;                    ///< by this rank
     AnyView arrived;                 ///< over ep
     AnyView gathered;                ///< all of the round, in the order of arrival
     std::optional<Request> request;  ///< what has to be waited for next
@@ -64,9 +64,13 @@ class AllToAllDispatch final : public Dispatch {
   bool alone() const { return ranks_.ep->size() == 1 && ranks_.etp->size() == 1; }
   std::int64_t assignments() const { return static_cast<std::int64_t>(sending_.row_of.size()); }
 
-  Transfer start_bringing(const Context& context, const DispatchRound& counts,
-                          const View1<const int>& arrival_of, const AnyIn& x,
-                          const View1<const int>& source, const AnyView& rows) const;
+  /// Memory for something like x on its way to `rows`. Where nothing has to be done to it the
+  /// stations are one, the last of them `rows` itself.
+  Transfer make_transfer(const Context& context, const DispatchRound& counts,
+                         const View1<const int>& arrival_of, const AnyIn& x,
+                         const AnyView& rows) const;
+  void start_bringing(const Context& context, const DispatchRound& counts,
+                      Transfer& transfer) const;
   void gather(const Context& context, const DispatchRound& counts, Transfer& transfer) const;
   void finish_bringing(const Context& context, const View1<const int>& arrival_of,
                        Transfer& transfer, const AnyView& rows) const;

@@ -16,16 +16,14 @@ using Leg = AllToAllDispatch::Leg;
 using Sending = AllToAllDispatch::Sending;
 
 Sending in_expert_order(const RoutingPlan& routing) {
-  return {routing.token_offsets, routing.row_of, routing.token_of, routing.assignment_of};
+  return {routing.token_offsets, routing.row_of};
 }
 
 Sending in_sending_order(const Context& context, const RoutingPlan& routing,
                          const std::vector<DispatchChunk>& to_send) {
   if (keep_their_places(to_send)) return in_expert_order(routing);
   const RowOrder order = make_row_order(context, to_send, routing.assignments());
-  return {routing.token_offsets, compose(context, order.to_of, routing.row_of),
-          compose(context, routing.token_of, order.from_of),
-          compose(context, routing.assignment_of, order.from_of)};
+  return {routing.token_offsets, compose(context, order.to_of, routing.row_of)};
 }
 
 Leg make_leg(const Context& context, DispatchRound counts) {

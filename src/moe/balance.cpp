@@ -1,85 +1,180 @@
 #include "moe/balance.hpp"
 
 #include "base/fault.hpp"
-#include "ops/router.hpp"
+#include "ops/switch_loss.hpp"
 #include "parallel/collectives.hpp"
 
 namespace konclave {
 
 namespace {
 
-/// n and P of all windows in one piece of memory, as one exchange wants them.
-struct WindowSums {
-  AnyView all;  ///< (2W,E): counts, then sums of scores
+/// Counts n and sums of scores P of all sequences in one piece of memory, as one exchange wants
+/// them.
+struct SequenceSums {
+  AnyView all;  ///< (2Q,E): counts, then sums of scores
 
   View2<double> half(std::int64_t index) const {
-    const std::int64_t windows = all.extent(0) / 2;
-    return all.slice(index * windows, windows).as2<double>();
+    const std::int64_t sequences = all.extent(0) / 2;
+    return all.slice(index * sequences, sequences).as2<double>();
   }
   View2<double> counts() const { return half(0); }
   View2<double> scores() const { return half(1); }
 };
 
-/// The sums of all ranks that share the windows.
-WindowSums sum_over(const Transport& sharing, const Context& context, const WindowSums& mine) {
+/// The sums of all ranks that share the sequences.
+SequenceSums sum_over(const Transport& sharing, const Context& context,
+                      const ops::RouteStatistics& routed) {
+  const std::int64_t sequences = routed.counts.extent_int(0), experts = routed.counts.extent_int(1);
+  const SequenceSums mine{context.scratch.make(DType::fp64, 2 * sequences, experts)};
+  Kokkos::deep_copy(context.exec, mine.counts(), routed.counts);
+  Kokkos::deep_copy(context.exec, mine.scores(), routed.sums);
   if (sharing.size() == 1 || fault("balance.local_windows")) return mine;
-  const WindowSums whole{context.scratch.make(DType::fp64, mine.all.extent(0), mine.all.extent(1))};
+  const SequenceSums whole{context.scratch.make(DType::fp64, 2 * sequences, experts)};
   all_reduce_in_order(context.exec, context.scratch, sharing, mine.all, whole.all);
   return whole;
 }
 
+/// to[w,e] = sum of from[q,e] over the sequences q of window w.
+void add_sequences(const ExecSpace& exec, View2<const double> from, int per_window,
+                   View2<double> to) {
+  const std::int64_t experts = to.extent_int(1);
+  Kokkos::parallel_for(
+      "konclave::moe::add_sequences", Range(exec, 0, to.extent_int(0) * experts),
+      KOKKOS_LAMBDA(const std::int64_t i) {
+        const std::int64_t w = i / experts, e = i % experts;
+        double sum = 0;
+        for (std::int64_t q = w * per_window; q < (w + 1) * per_window; ++q) sum += from(q, e);
+        to(w, e) = sum;
+      });
+}
+
+/// The losses that one kind of count gives, by window or by sequence, with their slopes.
+struct Losses {
+  View1<double> values;
+  AnyView slopes;
+};
+
+Losses switch_losses(const Context& context, std::int64_t tokens, const View2<const double>& counts,
+                     const View2<const double>& sums, int top_k, double coefficient, double scale) {
+  const std::int64_t parts = counts.extent_int(0);
+  const Losses losses{context.scratch.make1<double>(parts),
+                      context.scratch.make(DType::fp64, parts, counts.extent_int(1))};
+  ops::switch_loss(context.exec, tokens, counts, sums, top_k, coefficient, scale, losses.values,
+                   losses.slopes);
+  return losses;
+}
+
+/// All terms of a micro-batch. Empty views stand for losses that nobody wants.
+struct Terms {
+  View1<double> of_windows, of_sequences;
+  View2<const double> window_slopes, sequence_slopes, previous_load;
+  int layer, per_window;
+  double per_window_scale, per_sequence_scale;  ///< of the statistics; 0 on all ranks but one
+  double global_slope;                          ///< of a load of 1
+  double z_strength, per_token;
+};
+
+/// The slopes of all kinds together.
+template <typename A> void add_slopes(const ExecSpace& exec, Terms terms, View2<A> slope) {
+  const std::int64_t experts = slope.extent_int(1);
+  Kokkos::parallel_for(
+      "konclave::moe::add_slopes", Range(exec, 0, slope.extent_int(0) * experts),
+      KOKKOS_LAMBDA(const std::int64_t i) {
+        const std::int64_t q = i / experts, e = i % experts;
+        double sum = 0;
+        if (terms.window_slopes.size() > 0) sum += terms.window_slopes(q / terms.per_window, e);
+        if (terms.sequence_slopes.size() > 0) sum += terms.sequence_slopes(q, e);
+        if (terms.global_slope > 0) sum += terms.global_slope * terms.previous_load(terms.layer, e);
+        slope(q, e) = static_cast<A>(sum);
+      });
+}
+
 /// Adds the sums of one micro-batch to a layer's row: one thread, in a fixed order.
-template <typename A>
-void add_statistics(const ExecSpace& exec, View1<const double> losses, double per_window,
-                    View1<const A> lse, double z_strength, View2<const double> counts,
-                    View2<double> sums, int layer) {
-  const int experts = counts.extent_int(1);
+void add_statistics(const ExecSpace& exec, Terms terms, ops::RouteStatistics routed,
+                    bool all_are_kept, View2<double> sums) {
+  const int experts = routed.counts.extent_int(1);
   Kokkos::parallel_for(
       "konclave::moe::add_statistics", Range(exec, 0, 1), KOKKOS_LAMBDA(const std::int64_t) {
-        double aux = 0, squares = 0;
-        for (int w = 0; w < losses.extent_int(0); ++w) aux += losses(w);
-        for (int t = 0; t < lse.extent_int(0); ++t) {
-          squares += static_cast<double>(lse(t)) * static_cast<double>(lse(t));
+        const int layer = terms.layer;
+        double aux = 0, seq_aux = 0, global = 0, squares = 0, entropy = 0;
+        for (std::size_t w = 0; w < terms.of_windows.size(); ++w) aux += terms.of_windows(w);
+        for (std::size_t q = 0; q < terms.of_sequences.size(); ++q) {
+          seq_aux += terms.of_sequences(q);
         }
-        sums(layer, MoeStatistics::kAuxLoss) += per_window * aux;
-        sums(layer, MoeStatistics::kZLoss) += z_strength * squares;
-        for (int w = 0; w < counts.extent_int(0); ++w) {
+        for (int q = 0; q < routed.squares.extent_int(0); ++q) {
+          squares += routed.squares(q);
+          entropy += routed.entropy(q);
           for (int e = 0; e < experts; ++e) {
-            sums(layer, MoeStatistics::kTerms + e) += counts(w, e);
-            sums(layer, MoeStatistics::kTerms + experts + e) += counts(w, e);
+            sums(layer, MoeStatistics::chosen(e)) += routed.chosen(q, e);
+            if (all_are_kept) sums(layer, MoeStatistics::kept(experts, e)) += routed.chosen(q, e);
+            sums(layer, MoeStatistics::counted(experts, e)) += routed.counts(q, e);
+            if (terms.global_slope > 0) global += routed.sums(q, e) * terms.previous_load(layer, e);
           }
         }
+        sums(layer, MoeStatistics::kAuxLoss) += terms.per_window_scale * aux;
+        sums(layer, MoeStatistics::kSeqAuxLoss) += terms.per_sequence_scale * seq_aux;
+        sums(layer, MoeStatistics::kGlobalAuxLoss) += terms.global_slope * global;
+        sums(layer, MoeStatistics::kZLoss) += terms.z_strength * squares;
+        sums(layer, MoeStatistics::kEntropy) += terms.per_token * entropy;
       });
 }
 
 }  // namespace
 
 Balance balance(const Context& context, const MoeConfig& config, const Transport& sharing,
-                const MoeStep& step, const AnyIn& scores, const AnyIn& lse,
-                const View2<const int>& experts, int layer) {
+                const MoeStep& step, const ops::RouteStatistics& routed, DType type, int layer) {
+  if (!step.training) return {};
   const RoutingWindows& windows = step.windows;
+  const BalanceScale& scale = step.scale;
   const ArenaScope scope(context.scratch);
-  const std::int64_t num_experts = scores.extent(1);
-  const WindowSums mine{
-      context.scratch.make(DType::fp64, 2 * std::int64_t{windows.count}, num_experts)};
-  ops::window_statistics(context.exec, scores, experts, windows.offsets, mine.counts(),
-                         mine.scores());
-  const double coefficient = config.aux_loss_coefficient();
-  const WindowSums whole = coefficient == 0 ? mine : sum_over(sharing, context, mine);
+  const int experts = config.num_experts, per_window = windows.sequences_per_window();
+  const double one_rank = sharing.rank() == 0 ? 1 : 0;
+  Terms terms{};
+  terms.layer = layer;
+  terms.per_window = per_window;
+  terms.per_window_scale = one_rank * scale.per_window;
+  terms.per_sequence_scale = one_rank * scale.per_sequence;
+  terms.previous_load = step.state.previous_load;
+  terms.global_slope =
+      config.aux_loss_coefficient("global_aux_loss") * experts / config.top_k * scale.per_token;
+  terms.z_strength = config.z_loss_coefficient * scale.per_token;
+  terms.per_token = scale.per_token;
+
+  const double of_windows = config.aux_loss_coefficient("aux_loss");
+  const double of_sequences = config.aux_loss_coefficient("seq_aux_loss");
+  if (windows.count > 0 && (of_windows > 0 || of_sequences > 0)) {
+    const SequenceSums whole = sum_over(sharing, context, routed);
+    if (of_windows > 0) {
+      const auto table = [&] {
+        return context.scratch.make(DType::fp64, windows.count, experts).as2<double>();
+      };
+      const View2<double> counts = table(), sums = table();
+      add_sequences(context.exec, whole.counts(), per_window, counts);
+      add_sequences(context.exec, whole.scores(), per_window, sums);
+      const Losses losses = switch_losses(context, windows.tokens, counts, sums, config.top_k,
+                                          of_windows, scale.per_window);
+      terms.of_windows = losses.values;
+      terms.window_slopes = losses.slopes.as2<double>();
+    }
+    if (of_sequences > 0) {
+      const Losses losses =
+          switch_losses(context, windows.tokens / per_window, whole.counts(), whole.scores(),
+                        config.top_k, of_sequences, scale.per_sequence);
+      terms.of_sequences = losses.values;
+      terms.sequence_slopes = losses.slopes.as2<double>();
+    }
+  }
 
   Balance result;
-  result.slope = context.activations.make(scores.type(), windows.count, num_experts);
-  result.z_scale = config.z_loss_coefficient * step.scale.per_token;
-  const auto losses = context.scratch.make1<double>(windows.count);
-  ops::switch_loss(context.exec, windows.tokens, whole.counts(), whole.scores(), config.top_k,
-                   coefficient, step.scale.per_window, losses, result.slope);
-  const double per_window = sharing.rank() == 0 ? step.scale.per_window : 0;
-  if (lse.type() == DType::fp64) {
-    add_statistics<double>(context.exec, losses, per_window, lse.as1<double>(), result.z_scale,
-                           mine.counts(), step.statistics.sums, layer);
+  result.slope = context.activations.make(type, windows.sequences, experts);
+  result.z_scale = terms.z_strength;
+  if (type == DType::fp64) {
+    add_slopes<double>(context.exec, terms, result.slope.as2<double>());
   } else {
-    add_statistics<float>(context.exec, losses, per_window, lse.as1<float>(), result.z_scale,
-                          mine.counts(), step.statistics.sums, layer);
+    add_slopes<float>(context.exec, terms, result.slope.as2<float>());
+  }
+  if (step.counts) {
+    add_statistics(context.exec, terms, routed, config.capacity_factor == 0, step.statistics.sums);
   }
   return result;
 }

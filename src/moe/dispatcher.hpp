@@ -58,8 +58,10 @@ class Dispatch {
   /// `bring`.
   virtual void combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
                        const AnyView& y) const = 0;
-  /// The values in the order of assignments: memory of scratch, or `returned` itself.
-  virtual AnyView values_of_assignments(const Context& context, const AnyView& returned) const = 0;
+  /// The same with a value for each row and without a residual. Gives the values in the order of
+  /// assignments: memory of scratch, or `returned_values` itself.
+  virtual AnyView combine_with_values(const Context& context, const AnyIn& returned,
+                                      const AnyView& returned_values, const AnyView& y) const = 0;
 
  protected:
   explicit Dispatch(std::vector<Round> rounds) : rounds_(std::move(rounds)) {}

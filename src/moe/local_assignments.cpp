@@ -36,9 +36,14 @@ LocalAssignments pick_local(const Context& context, const View1<const int>& toke
   const auto experts = context.scratch.make1<int>(rows), chosen = context.scratch.make1<int>(rows);
   scan(context.exec, expert_ids, first, local, starts, experts, chosen);
   const View1<const int> offsets = compose(context, starts, token_offsets);
-  const RoutingPlan plan = make_routing_plan(context, local, offsets, experts, {});
-  return {offsets, plan.row_of, plan.token_of, compose(context, chosen, plan.assignment_of),
-          plan.expert_offsets};
+  const std::int64_t tokens = static_cast<std::int64_t>(offsets.size()) - 1;
+  const ops::Permutation order{context.activations.make1<int>(local + 1),
+                               context.activations.make1<int>(rows),
+                               context.scratch.make1<int>(rows)};
+  ops::permutation(context.exec, experts, offsets,
+                   context.scratch.make1<int>(ops::permutation_scratch(tokens, local)), order);
+  return {offsets, order.row_of, compose(context, chosen, order.assignment_of),
+          order.expert_offsets};
 }
 
 }  // namespace konclave

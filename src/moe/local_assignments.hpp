@@ -9,7 +9,6 @@ namespace konclave {
 struct LocalAssignments {
   View1<const int> token_offsets;   ///< (T+1), local assignments of each token
   View1<const int> row_of;          ///< (R), row of a local assignment
-  View1<const int> token_of;        ///< (R), token of a row
   View1<const int> assignment_of;   ///< (R), assignment of a row, counted among all
   View1<const int> expert_offsets;  ///< (L+1)
 };

@@ -4,10 +4,12 @@
 #include "moe/experts.hpp"
 #include "moe/moe_step.hpp"
 #include "moe/router.hpp"
+#include "moe/shared_experts.hpp"
 #include "parallel/groups.hpp"
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace konclave {
@@ -19,8 +21,9 @@ struct MoeLayerConfig {
   double init_std = 0.02, output_init_std = 0.02;
 };
 
-/// y[t] = residual[t] + sum over the chosen experts of p[t,e] expert_e(x[t]), without the residual
-/// where it is empty.   Shapes  x, residual, y (T,H).
+/// y[t] = residual[t] + sum over the chosen experts of p[t,e] expert_e(x[t]) + shared(x[t]),
+/// without the residual where it is empty, and without shared experts where the model has none.
+/// Shapes  x, residual, y (T,H).
 /// router -> dispatch -> experts -> combine; dropless. T are the rows that this rank has outside
 /// the region of tp: ranks of tp and cp are sources of tokens as all others are, and nothing is
 /// gathered before the router. The experts are spread over the ranks of the groups ep and etp.
@@ -34,6 +37,7 @@ class MoeLayer {
     RoutingPlan routing;
     std::shared_ptr<const Dispatch> dispatch;
     Experts::Saved experts;  ///< with one round
+    SharedExperts::Saved shared;
   };
 
   /// `index` counts MoE layers: the row of this one in the statistics.
@@ -41,6 +45,9 @@ class MoeLayer {
            const ParameterStorage& storage);
 
   void prepare(const ExecSpace& exec, Operations& operations);
+
+  /// Whether what shared experts keep is made again for backward.
+  void repeat_shared(bool again) { shared_again_ = again; }
 
   /// Overwrites y. `x` has to live until backward.
   void forward(const Context& context, const MoeStep& step, const AnyIn& x, const AnyIn& residual,
@@ -53,6 +60,7 @@ class MoeLayer {
   template <typename Visitor> void visit_parameters(Visitor&& visit) {
     router_.visit_parameters(visit);
     experts_.visit_parameters(visit);
+    if (shared_) shared_->visit_parameters(visit);
   }
 
  private:
@@ -68,6 +76,8 @@ class MoeLayer {
   Router router_;
   std::shared_ptr<const Dispatcher> dispatcher_;
   Experts experts_;
+  std::optional<SharedExperts> shared_;
+  bool shared_again_ = false;
 };
 
 }  // namespace konclave

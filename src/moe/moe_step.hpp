@@ -35,17 +35,20 @@ struct BalanceScale {
 
 /// Sums over the micro-batches of a step, on the device, in double: one row for each MoE layer.
 /// Shape (MoE layers, columns(E)): the terms in the order of `Term`, then the assignments of each
-/// expert as the router chose them, then those that were kept where an expert's capacity is
-/// bounded.
+/// expert as the router chose them, those that were kept where an expert's capacity is bounded, and
+/// those that the scores alone would make, which auxiliary losses count.
 struct MoeStatistics {
   enum Term : int { kAuxLoss, kSeqAuxLoss, kGlobalAuxLoss, kZLoss, kEntropy, kTerms };
 
   View2<double> sums;
 
-  KOKKOS_INLINE_FUNCTION static constexpr int columns(int experts) { return kTerms + 2 * experts; }
+  KOKKOS_INLINE_FUNCTION static constexpr int columns(int experts) { return kTerms + 3 * experts; }
   KOKKOS_INLINE_FUNCTION static constexpr int chosen(int expert) { return kTerms + expert; }
   KOKKOS_INLINE_FUNCTION static constexpr int kept(int experts, int expert) {
     return kTerms + experts + expert;
+  }
+  KOKKOS_INLINE_FUNCTION static constexpr int counted(int experts, int expert) {
+    return kTerms + 2 * experts + expert;
   }
 };
 
@@ -54,8 +57,8 @@ struct MoeStatistics {
 struct RoutingState {
   /// (L,E): added to the scores where experts are chosen (moe.expert_bias); else zeros.
   View2<const float> expert_bias;
-  /// (L,E): assignments of each expert in the global batch of the step before, divided by its
-  /// tokens; 1 / E times K before the first step.
+  /// (L,E): assignments that the scores alone would make, of each
+  /// expert in the global batch of the step before, divided by its tokens; K / E before the first.
   View2<const double> previous_load;
 };
 
@@ -67,8 +70,9 @@ struct MoeStep {
   RoutingState state;
   /// In evaluation nothing is random, dropped or balanced.
   bool training = false;
-  /// Key of the router's random numbers.
+  /// Key of the router's random numbers, and which step of the run this is.
   std::uint64_t seed = 0;
+  std::int64_t number = 0;
   /// False where a forward pass is done again for backward: statistics are counted once.
   bool counts = true;
 };

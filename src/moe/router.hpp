@@ -3,30 +3,36 @@
 #include "layers/context.hpp"
 #include "layers/parameter.hpp"
 #include "moe/balance.hpp"
+#include "moe/capacity.hpp"
 #include "moe/config.hpp"
+#include "moe/router_noise.hpp"
 #include "moe/routing_plan.hpp"
 #include "parallel/groups.hpp"
 
+#include <optional>
 #include <string>
 
 namespace konclave {
 
-/// Top-k softmax router: logits l = x Wr^T in fp32 (fp64 in an fp64 model), experts and weights by
-/// ops::route, auxiliary and z-loss over the routing windows.
-/// Shapes  x (T,H)   Wr (E,H)   l (T,E).    Wr is kept in the router's type, whole on every rank;
-/// the tokens of a routing window are spread over the ranks of tp and cp.
+/// Top-k router: logits l = x Wr^T, experts and weights by ops::route, auxiliary and z-loss by
+/// `balance`.
+/// Shapes  x (T,H)   Wr (E,H)   l (T,E).    All of it is in the router's type: fp32, or fp64 in an
+/// fp64 model or with moe.router_dtype = "fp64". Wr, whole on every rank, is kept in the
+/// accumulation type of the model, and so are the weights of the plan; the tokens of a routing
+/// window are spread over the ranks of tp and cp.
 class Router {
  public:
   struct Saved {
-    AnyIn x;              ///< (T,H) in the router's type
-    AnyView scores, lse;  ///< ops::route
-    AnyView weights;      ///< (T,K)
+    AnyIn x;             ///< (T,H)
+    AnyIn of_logits;     ///< (T,E): scores of a softmax, logits of a sigmoid
+    AnyIn lse, weights;  ///< ops::route
     View2<const int> experts;
-    RoutingWindows windows;
+    View1<const int> sequence_offsets;  ///< (Q+1)
     Balance balance;
+    MoeStep step;
+    std::optional<CapacityPlan> capacity;  ///< where tokens may be dropped
   };
 
-  /// `token_offsets` of the plan are t*K: every token has K experts.
   Router(const std::string& name, int hidden, double init_std, DType type, const MoeConfig& config,
          const Groups& groups, const ParameterStorage& storage);
 
@@ -45,9 +51,10 @@ class Router {
   template <typename Visitor> void visit_parameters(Visitor&& visit) { visit(weight_); }
 
  private:
-  void add_data_gradient(const Context& context, const AnyIn& d_logits, const AnyView& dx) const;
-
   MoeConfig config_;
+  ops::RouteRule rule_;
+  RouterNoise noise_;
+  DType type_;
   Groups::Group sharing_;
   Parameter weight_;
 };

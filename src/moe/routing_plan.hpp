@@ -14,8 +14,6 @@ struct RoutingPlan {
   AnyIn weights;                    ///< (A), the router's type
   View1<const int> expert_offsets;  ///< (E+1), rows of each expert in permuted order
   View1<const int> row_of;          ///< (A), permuted row of an assignment
-  View1<const int> token_of;        ///< (A), token of a permuted row
-  View1<const int> assignment_of;   ///< (A), assignment of a permuted row
 
   std::int64_t tokens() const { return static_cast<std::int64_t>(token_offsets.size()) - 1; }
   std::int64_t assignments() const { return static_cast<std::int64_t>(expert_ids.size()); }

@@ -55,6 +55,7 @@ void scan_chunks(const ExecSpace& exec, View2<int> counts, View1<int> expert_off
 
 void place_rows(const ExecSpace& exec, View1<const int> experts, View1<const int> token_offsets,
                 std::int64_t tokens, View2<int> counts, Permutation out) {
+  const bool has_inverse = out.assignment_of.size() > 0;
   Kokkos::parallel_for(
       "konclave::ops::permutation_place", Range(exec, 0, counts.extent_int(0)),
       KOKKOS_LAMBDA(const std::int64_t chunk) {
@@ -65,18 +66,47 @@ void place_rows(const ExecSpace& exec, View1<const int> experts, View1<const int
             const int e = experts(a);
             const int row = out.expert_offsets(e) + counts(chunk, e)++;
             out.row_of(a) = row;
-            out.token_of(row) = static_cast<int>(t);
-            out.assignment_of(row) = a;
+            if (has_inverse) out.assignment_of(row) = a;
           }
+        }
+      });
+}
+
+/// RowValues of a type; no memory: no values.
+template <typename A> struct TypedValues {
+  const A* from;
+  A* to;
+
+  explicit TypedValues(const RowValues& values)
+      : from(values.to.empty() ? nullptr : values.from.as1<A>().data()),
+        to(values.to.empty() ? nullptr : values.to.as1<A>().data()) {}
+};
+
+template <typename X>
+void permute_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> token_offsets,
+                    View1<const int> row_of, int first, View2<X> y, TypedValues<Accum<X>> values) {
+  const std::int64_t hidden = x.extent_int(1);
+  const int rows = y.extent_int(0);
+  Kokkos::parallel_for(
+      "konclave::ops::permute_rows", row_policy(exec, x.extent_int(0)),
+      KOKKOS_LAMBDA(const RowMember& team) {
+        const int t = team.league_rank();
+        for (int a = token_offsets(t); a < token_offsets(t + 1); ++a) {
+          const int row = row_of(a) - first;
+          if (row < 0 || row >= rows) continue;
+          row_copy(team, hidden, &x(t, 0), &y(row, 0));
+          if (values.to == nullptr) continue;
+          Kokkos::single(Kokkos::PerTeam(team), [&] { values.to[row] = values.from[a]; });
         }
       });
 }
 
 template <typename X>
 void combine_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> token_offsets,
-                    View1<const int> row_of, const X* residual, View2<X> y) {
+                    View1<const int> row_of, const X* residual, View2<X> y,
+                    TypedValues<Accum<X>> values) {
   using A = Accum<X>;
-  const std::int64_t hidden = y.extent_int(1);
+  const std::int64_t hidden = y.extent_int(1), assignments = row_of.extent_int(0);
   Kokkos::parallel_for(
       "konclave::ops::combine_rows", row_policy(exec, y.extent_int(0)),
       KOKKOS_LAMBDA(const RowMember& team) {
@@ -84,10 +114,13 @@ void combine_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> to
         const int first = token_offsets(t), last = token_offsets(t + 1);
         const X* pass = residual == nullptr ? nullptr : residual + t * hidden;
         X* out = &y(t, 0);
+        // Rows of the next token are far from those of this one: asked for before they are wanted.
+        const int ahead = last + (last - first) <= assignments ? last - first : 0;
         row_tiles(team, hidden, [&](auto tile, std::int64_t h) {
           A sum[tile] = {};
           for (int a = first; a < last; ++a) {
             const X* row = &x(row_of(a), h);
+            prefetch(&x(row_of(a + ahead), h));
             for (int l = 0; l < tile; ++l) sum[l] += A(row[l]);
           }
           if (pass != nullptr) {
@@ -95,6 +128,9 @@ void combine_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> to
           }
           for (int l = 0; l < tile; ++l) out[h + l] = X(sum[l]);
         });
+        if (values.to == nullptr) return;
+        row_for(team, last - first,
+                [&](std::int64_t i) { values.to[first + i] = values.from[row_of(first + i)]; });
       });
 }
 
@@ -118,9 +154,9 @@ void permutation(const ExecSpace& exec, const View1<const int>& experts,
   const std::int64_t tokens = static_cast<std::int64_t>(token_offsets.size()) - 1;
   const int num_experts = static_cast<int>(out.expert_offsets.size()) - 1;
   require(tokens >= 0 && num_experts >= 1 && out.row_of.size() == experts.size() &&
-              out.token_of.size() == experts.size() && out.assignment_of.size() == experts.size() &&
+              (out.assignment_of.size() == 0 || out.assignment_of.size() == experts.size()) &&
               static_cast<std::int64_t>(scratch.size()) >= permutation_scratch(tokens, num_experts),
-          "permutation: want experts, row_of, token_of, assignment_of (A), token_offsets (T+1), "
+          "permutation: want experts, row_of (A), assignment_of (A) or empty, token_offsets (T+1), "
           "expert_offsets (E+1)");
   const View2<int> counts(scratch.data(), static_cast<std::size_t>(chunks_of(tokens)),
                           static_cast<std::size_t>(num_experts));
@@ -129,26 +165,59 @@ void permutation(const ExecSpace& exec, const View1<const int>& experts,
   place_rows(exec, experts, token_offsets, tokens, counts, out);
 }
 
-std::int64_t permute_bytes(std::int64_t rows, std::int64_t hidden, DType type) {
+std::int64_t permutation_bytes(std::int64_t tokens, std::int64_t assignments, int experts) {
+  const std::int64_t ids = assignments * kIndexBytes, tables = (tokens + experts + 2) * kIndexBytes;
+  const std::int64_t counts = permutation_scratch(tokens, experts) * kIndexBytes;
+  // Counts are written, scanned in place, and used up in place.
+  const std::int64_t again = (ids > kNearBytes ? ids : 0) + (counts > kNearBytes ? 5 * counts : 0);
+  return 2 * ids + tables + again;
+}
+
+std::int64_t permute_bytes(std::int64_t tokens, std::int64_t assignments, std::int64_t hidden,
+                           DType type, bool with_values) {
+  const auto value = static_cast<std::int64_t>(size_of(accum_type(type)));
+  return (assignments + tokens) * (bytes_of_row(hidden, type) + kIndexBytes) + kIndexBytes +
+         (with_values ? 2 * assignments * value : 0);
+}
+
+std::int64_t reorder_bytes(std::int64_t rows, std::int64_t hidden, DType type) {
   return rows * (2 * bytes_of_row(hidden, type) + kIndexBytes);
 }
 
-std::int64_t combine_bytes(std::int64_t tokens, std::int64_t assignments, std::int64_t hidden,
-                           DType type) {
-  return (assignments + tokens) * (bytes_of_row(hidden, type) + kIndexBytes) + kIndexBytes;
+void permute_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
+                  const View1<const int>& row_of, std::int64_t first, const AnyView& y,
+                  const RowValues& values) {
+  require(
+      x.extent(1) == y.extent(1) &&
+          static_cast<std::int64_t>(token_offsets.size()) == x.extent(0) + 1 &&
+          first + y.extent(0) <= static_cast<std::int64_t>(row_of.size()) &&
+          (values.to.empty() || (values.to.size() == y.extent(0) &&
+                                 values.from.size() == static_cast<std::int64_t>(row_of.size()))),
+      "permute_rows: want x (T,H), token_offsets (T+1), row_of (A), y (R,H), first + R <= A, "
+      "values (A) to (R)");
+  if (y.empty()) return;
+  dispatch(y.type(), [&](auto tag) {
+    using X = typename decltype(tag)::type;
+    permute_kernel<X>(exec, x.as2<X>(), token_offsets, row_of, static_cast<int>(first), y.as2<X>(),
+                      TypedValues<Accum<X>>(values));
+  });
 }
 
 void combine_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
-                  const View1<const int>& row_of, const AnyIn& residual, const AnyView& y) {
+                  const View1<const int>& row_of, const AnyIn& residual, const AnyView& y,
+                  const RowValues& values) {
   require(x.extent(1) == y.extent(1) && x.extent(0) == static_cast<std::int64_t>(row_of.size()) &&
               static_cast<std::int64_t>(token_offsets.size()) == y.extent(0) + 1 &&
-              (residual.empty() || same_shape(residual, y)),
-          "combine_rows: want x (A,H), token_offsets (T+1), row_of (A), residual, y (T,H)");
+              (residual.empty() || same_shape(residual, y)) &&
+              (values.to.empty() ||
+               (values.to.size() == x.extent(0) && values.from.size() == x.extent(0))),
+          "combine_rows: want x (A,H), token_offsets (T+1), row_of, values (A), residual, y (T,H)");
   if (y.empty()) return;
   dispatch(y.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
     const X* pass = residual.empty() ? nullptr : residual.as2<X>().data();
-    combine_kernel<X>(exec, x.as2<X>(), token_offsets, row_of, pass, y.as2<X>());
+    combine_kernel<X>(exec, x.as2<X>(), token_offsets, row_of, pass, y.as2<X>(),
+                      TypedValues<Accum<X>>(values));
   });
 }
 

@@ -12,33 +12,52 @@ namespace konclave::ops {
 ///
 /// Shapes  experts (A): the expert of assignment a of token t, token_offsets(t) <= a <
 ///         token_offsets(t+1)   token_offsets (T+1)   expert_offsets (E+1): rows of each expert
-///         row_of (A): row of an assignment   token_of, assignment_of (A): of a row
+///         row_of (A): row of an assignment   assignment_of (A): the inverse; empty: not wanted
 ///         scratch: at least permutation_scratch(T, E) ints.
 /// Runs on `exec`; neither allocates nor fences. T and A may be 0.
 struct Permutation {
-  View1<int> expert_offsets, row_of, token_of, assignment_of;
+  View1<int> expert_offsets, row_of, assignment_of;
 };
 std::int64_t permutation_scratch(std::int64_t tokens, int experts);
 void permutation(const ExecSpace& exec, const View1<const int>& experts,
                  const View1<const int>& token_offsets, const View1<int>& scratch,
                  const Permutation& out);
 
+/// Bytes that `permutation` moves without the inverse: assignments are read to be counted and once
+/// more to be placed, which only counts where no cache keeps them (kNearBytes of ops/rows.hpp).
+std::int64_t permutation_bytes(std::int64_t tokens, std::int64_t assignments, int experts);
+
+/// A value for each row, and the same in the order of assignments.
+struct RowValues {
+  AnyIn from;  ///< (A) or, of some rows, (R), of accumulation type; empty: no values
+  AnyView to;  ///< overwritten
+};
+
+/// y[row_of(a) - first,:] = x[t,:] over the assignments a of each token t whose rows are among the
+/// R from `first` on. A token's row is read once and written to all of its places. With values, in
+/// the same pass: values.to[row_of(a) - first] = values.from[a].
+/// Shapes  x (T,H)   token_offsets (T+1)   row_of (A)   y (R,H)   values: from (A), to (R).
+void permute_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
+                  const View1<const int>& row_of, std::int64_t first, const AnyView& y,
+                  const RowValues& values = {});
+
 /// y[t,:] = residual[t,:] + sum of x[row_of(a),:] over the assignments a of token t, in their order
 /// (ascending expert) and the residual last, in fp32 or better, rounded once.
+/// With values, in the same pass: values.to[a] = values.from[row_of(a)].
 /// Shapes  x (A,H)   token_offsets (T+1)   row_of (A)   residual, y (T,H); y may be the residual,
-/// and
-///         an empty one stands for zero.
+///         and an empty one stands for zero   values (A).
 void combine_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
-                  const View1<const int>& row_of, const AnyIn& residual, const AnyView& y);
+                  const View1<const int>& row_of, const AnyIn& residual, const AnyView& y,
+                  const RowValues& values = {});
 
-/// Bytes that cannot be saved when `rows` rows are put in another order (gather_rows of
-/// ops/embedding.hpp): each is read and written once, and so many indices are read.
-std::int64_t permute_bytes(std::int64_t rows, std::int64_t hidden, DType type);
-/// The same for combine_rows without a residual.
-std::int64_t combine_bytes(std::int64_t tokens, std::int64_t assignments, std::int64_t hidden,
-                           DType type);
+/// Bytes that permute_rows of all rows moves, and combine_rows without a residual: A rows on one
+/// side and T on the other, the indices, and with values a value in and out for each assignment.
+std::int64_t permute_bytes(std::int64_t tokens, std::int64_t assignments, std::int64_t hidden,
+                           DType type, bool with_values);
+/// Of gather_rows (ops/embedding.hpp), which puts rows in another order: in, out, and indices.
+std::int64_t reorder_bytes(std::int64_t rows, std::int64_t hidden, DType type);
 
-/// y[i] = x[source[i]], of accumulation type: weights in row order, their gradients in token order.
+/// y[i] = x[source[i]], of accumulation type.
 void gather_values(const ExecSpace& exec, const AnyIn& x, const View1<const int>& source,
                    const AnyView& y);
 

@@ -1,164 +1,134 @@
 #include "ops/router.hpp"
 
-#include "ops/fast_math.hpp"
-#include "tensor/kokkos.hpp"
-
-#include <limits>
+#include "ops/route_row.hpp"
+#include "ops/route_rows.hpp"
 
 namespace konclave::ops {
 
 namespace {
 
-/// The logit as the choice sees it.
-template <typename A> KOKKOS_INLINE_FUNCTION A comparable(A logit) {
-  return logit == logit ? logit : -std::numeric_limits<A>::infinity();
-}
+/// What the rows of one part of a sequence add up to, as doubles behind each other: scores, tokens
+/// by their largest scores, by their choice where that may be another, lse^2, entropy.
+struct PartSums {
+  int experts;
+  bool two_choices;
 
-/// Writes the K best experts of a row in ascending order of index. Each pass finds the best one
-/// behind the last found, in the order (larger logit, then lower index), so no marks are needed.
+  KOKKOS_INLINE_FUNCTION int counts() const { return experts; }
+  KOKKOS_INLINE_FUNCTION int chosen() const { return two_choices ? 2 * experts : experts; }
+  KOKKOS_INLINE_FUNCTION int squares() const { return chosen() + experts; }
+  KOKKOS_INLINE_FUNCTION int entropy() const { return squares() + 1; }
+  KOKKOS_INLINE_FUNCTION int columns() const { return squares() + 2; }
+};
+
+/// Adds rows begin .. end-1 of scores (T,E), one row after the other; a thread takes some experts.
 template <typename A>
-KOKKOS_INLINE_FUNCTION void choose(const A* logits, int experts, int top_k, int* chosen) {
-  A last = 0;
-  int last_index = -1;
-  for (int k = 0; k < top_k; ++k) {
-    int best_index = -1;
-    A best = 0;
-    for (int e = 0; e < experts; ++e) {
-      const A value = comparable(logits[e]);
-      const bool behind = last_index < 0 || value < last || (value == last && e > last_index);
-      if (behind && (best_index < 0 || value > best)) {
-        best = value;
-        best_index = e;
-      }
+KOKKOS_INLINE_FUNCTION void add_scores(const Team::member_type& team, const View2<A>& scores,
+                                       int begin, int end, double* sums) {
+  constexpr int kWidth = kHostExecution ? 8 : 1;
+  const int experts = scores.extent_int(1), blocks = experts / kWidth;
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(team, blocks), [&](const int block) {
+    double* const to = sums + block * kWidth;
+    double sum[kWidth];
+    for (int i = 0; i < kWidth; ++i) sum[i] = to[i];
+    for (int t = begin; t < end; ++t) {
+      const A* const row = &scores(t, block * kWidth);
+      for (int i = 0; i < kWidth; ++i) sum[i] += static_cast<double>(row[i]);
     }
-    last = best;
-    last_index = best_index;
-    int place = k;
-    for (; place > 0 && chosen[place - 1] > best_index; --place) chosen[place] = chosen[place - 1];
-    chosen[place] = best_index;
+    for (int i = 0; i < kWidth; ++i) to[i] = sum[i];
+  });
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(team, blocks * kWidth, experts), [&](const int e) {
+    for (int t = begin; t < end; ++t) sums[e] += static_cast<double>(scores(t, e));
+  });
+}
+
+template <typename A>
+KOKKOS_INLINE_FUNCTION void add_counts(const Rows<A>& rows, int begin, int end, const PartSums& at,
+                                       double* sums) {
+  const int top_k = rows.experts.extent_int(1);
+  for (int t = begin; t < end; ++t) {
+    for (int k = 0; k < top_k; ++k) sums[at.chosen() + rows.experts(t, k)] += 1;
+    for (int k = 0; k < top_k && at.two_choices; ++k) sums[at.counts() + rows.largest(t, k)] += 1;
+    const auto lse = static_cast<double>(rows.lse(t));
+    sums[at.squares()] += lse * lse;
+    sums[at.entropy()] += rows.entropy(t);
   }
 }
 
-template <typename A> struct TypedRouted {
-  View2<A> scores;
-  View1<A> lse;
-  View2<int> experts;
-  View2<A> weights;
-};
-
 template <typename A>
-void route_kernel(const ExecSpace& exec, View2<const A> l, bool pre_softmax, TypedRouted<A> out) {
-  const int experts = l.extent_int(1), top_k = out.experts.extent_int(1);
+void route_kernel(const ExecSpace& exec, Rows<A> rows, RouteRule rule, bool given,
+                  SequenceParts parts, View2<double> sums) {
+  const PartSums at{rows.logits.extent_int(1), rows.largest.size() > 0};
   Kokkos::parallel_for(
-      "konclave::ops::route", Range(exec, 0, l.extent_int(0)), KOKKOS_LAMBDA(const std::int64_t t) {
-        const A* logits = &l(t, 0);
-        A* scores = &out.scores(t, 0);
-        A* weights = &out.weights(t, 0);
-        int* chosen = &out.experts(t, 0);
-        A largest = logits[0];
-        for (int e = 1; e < experts; ++e) largest = logits[e] > largest ? logits[e] : largest;
-        A sum = 0;
-        for (int e = 0; e < experts; ++e) scores[e] = fast_exp(logits[e] - largest);
-        for (int e = 0; e < experts; ++e) sum += scores[e];
-        out.lse(t) = largest + math::log(sum);
-
-        choose(logits, experts, top_k, chosen);
-        A total = sum == sum ? A(0) : sum;  // a NaN anywhere in the row reaches the weights
-        for (int k = 0; k < top_k; ++k) {
-          weights[k] = scores[chosen[k]];
-          total += weights[k];
-        }
-        const A whole = pre_softmax ? sum : total;
-        for (int k = 0; k < top_k; ++k) weights[k] /= whole;
-        for (int e = 0; e < experts; ++e) scores[e] /= sum;
-      });
-}
-
-template <typename A>
-void statistics_kernel(const ExecSpace& exec, View2<const A> scores, View2<const int> chosen,
-                       View1<const int> offsets, View2<double> counts, View2<double> sums) {
-  const int experts = scores.extent_int(1), top_k = chosen.extent_int(1);
-  Kokkos::parallel_for(
-      "konclave::ops::window_statistics", Range(exec, 0, counts.extent_int(0)),
-      KOKKOS_LAMBDA(const std::int64_t w) {
-        double* count = &counts(w, 0);
-        double* sum = &sums(w, 0);
-        for (int e = 0; e < experts; ++e) {
-          count[e] = 0;
-          sum[e] = 0;
-        }
-        for (int t = offsets(w); t < offsets(w + 1); ++t) {
-          for (int k = 0; k < top_k; ++k) ++count[chosen(t, k)];
-          for (int e = 0; e < experts; ++e) sum[e] += static_cast<double>(scores(t, e));
+      "konclave::ops::route", parts.policy(exec), KOKKOS_LAMBDA(const Team::member_type& team) {
+        constexpr int kRowsAtOnce = kHostExecution ? 16 : 128;  // whose scores are still near
+        const int part = team.league_rank(), end = parts.end(part);
+        double* const sum = &sums(part, 0);
+        Kokkos::parallel_for(Kokkos::TeamThreadRange(team, at.columns()),
+                             [&](const int i) { sum[i] = 0; });
+        for (int first = parts.begin(part); first < end; first += kRowsAtOnce) {
+          const int behind = first + kRowsAtOnce < end ? first + kRowsAtOnce : end;
+          Kokkos::parallel_for(Kokkos::TeamThreadRange(team, first, behind), [&](const int t) {
+            route_row(Row<A>(rows, t), rule, given, rows.lse(t), rows.entropy(t));
+          });
+          team.team_barrier();
+          add_scores(team, rows.scores, first, behind, sum);
+          Kokkos::single(Kokkos::PerTeam(team), [&] { add_counts(rows, first, behind, at, sum); });
+          team.team_barrier();
         }
       });
 }
 
-template <typename A>
-void switch_kernel(const ExecSpace& exec, View2<const double> counts, View2<const double> sums,
-                   double factor, double scale, View1<double> loss, View2<A> slope) {
-  const int experts = counts.extent_int(1);
+/// The parts of each sequence, in order.
+void add_parts(const ExecSpace& exec, View2<const double> sums, int of_each, RouteStatistics to,
+               bool two_choices) {
+  const PartSums at{to.counts.extent_int(1), two_choices};
+  const std::int64_t columns = at.columns();
   Kokkos::parallel_for(
-      "konclave::ops::switch_loss", Range(exec, 0, counts.extent_int(0)),
-      KOKKOS_LAMBDA(const std::int64_t w) {
+      "konclave::ops::add_route_parts", Range(exec, 0, to.counts.extent_int(0) * columns),
+      KOKKOS_LAMBDA(const std::int64_t i) {
+        const auto q = static_cast<int>(i / columns), column = static_cast<int>(i % columns);
         double sum = 0;
-        for (int e = 0; e < experts; ++e) {
-          const double weight = factor * counts(w, e);
-          sum += weight * sums(w, e);
-          slope(w, e) = static_cast<A>(weight * scale);
+        for (int part = q * of_each; part < (q + 1) * of_each; ++part) sum += sums(part, column);
+        if (column == at.squares()) {
+          to.squares(q) = sum;
+        } else if (column == at.entropy()) {
+          to.entropy(q) = sum;
+        } else if (column >= at.chosen()) {
+          to.chosen(q, column - at.chosen()) = sum;
+          if (!two_choices) to.counts(q, column - at.chosen()) = sum;
+        } else if (column >= at.counts()) {
+          to.counts(q, column - at.counts()) = sum;
+        } else {
+          to.sums(q, column) = sum;
         }
-        loss(w) = sum;
       });
 }
 
-template <typename A> struct TypedGradient {
-  View2<const A> scores;
-  View1<const A> lse;
-  View2<const A> weights, dweights;
-  View2<const int> experts;
-  View1<const int> offsets;
-  View2<const A> slope;
-  A z_scale;
-  bool pre_softmax;
-};
-
-template <typename A>
-void backward_kernel(const ExecSpace& exec, TypedGradient<A> in, View2<A> dl) {
-  const int experts = in.scores.extent_int(1), top_k = in.experts.extent_int(1);
-  Kokkos::parallel_for(
-      "konclave::ops::route_backward",
-      Kokkos::TeamPolicy<ExecSpace>(exec, in.slope.extent_int(0), Kokkos::AUTO),
-      KOKKOS_LAMBDA(const Team::member_type& team) {
-        const int w = team.league_rank();
-        Kokkos::parallel_for(Kokkos::TeamThreadRange(team, in.offsets(w), in.offsets(w + 1)),
-                             [&](const int t) {
-                               const A *score = &in.scores(t, 0), *weight = &in.weights(t, 0);
-                               const A *dweight = &in.dweights(t, 0), *slope = &in.slope(w, 0);
-                               A* out = &dl(t, 0);
-                               // Mean slopes that the softmax takes off: of the auxiliary loss over
-                               // all experts, of the weights over the chosen ones.
-                               A mean = 0, chosen_mean = 0;
-                               for (int e = 0; e < experts; ++e) mean += score[e] * slope[e];
-                               for (int k = 0; k < top_k; ++k)
-                                 chosen_mean += weight[k] * dweight[k];
-                               const A common = in.pre_softmax ? mean + chosen_mean : mean;
-                               const A z = 2 * in.z_scale * in.lse(t);
-                               for (int e = 0; e < experts; ++e)
-                                 out[e] = score[e] * (slope[e] - common + z);
-                               for (int k = 0; k < top_k; ++k) {
-                                 const A centre = in.pre_softmax ? A(0) : chosen_mean;
-                                 out[in.experts(t, k)] += weight[k] * (dweight[k] - centre);
-                               }
-                             });
-      });
-}
-
-template <typename F> void with_router_type(DType type, F&& f) {
-  if (type == DType::fp64) {
-    f(TypeTag<double>{});
-  } else {
-    f(TypeTag<float>{});
-  }
+void check(const AnyIn& l, const RouteRule& rule, const RouteChoice& choice, const Routed& routed,
+           const RouteStatistics& statistics) {
+  const std::int64_t experts = l.extent(1), top_k = routed.experts.extent_int(1);
+  require(same_shape(l, routed.scores) && routed.lse.extent(0) == l.extent(0) &&
+              routed.weights.extent(0) == l.extent(0) && routed.weights.extent(1) == top_k &&
+              routed.experts.extent_int(0) == l.extent(0) && top_k >= 1 && top_k <= experts,
+          "route: want l, scores (T,E), lse (T), experts, weights (T,K) with 1 <= K <= E");
+  const std::int64_t groups = rule.num_groups, of_groups = rule.group_top_k;
+  require(groups <= 1 || (experts % groups == 0 && of_groups >= 1 && of_groups <= groups &&
+                          of_groups <= top_k && top_k <= of_groups * (experts / groups)),
+          "route: want E % num_groups = 0, group_top_k <= num_groups and group_top_k <= K <= "
+          "group_top_k E / num_groups");
+  require((choice.bias.size() == 0 || choice.bias.extent_int(0) == experts) &&
+              (choice.preferences.empty() || same_shape(choice.preferences, l)),
+          "route: want a bias (E), preferences (T,E)");
+  const auto sequences = statistics.offsets.size() - 1;
+  const bool two = chooses_by_more_than_scores(rule, choice);
+  require(
+      statistics.counts.extent(0) == sequences && statistics.sums.extent(0) == sequences &&
+          statistics.chosen.extent(0) == sequences && statistics.squares.size() == sequences &&
+          statistics.entropy.size() == sequences && statistics.counts.extent_int(1) == experts &&
+          statistics.sums.extent_int(1) == experts && statistics.chosen.extent_int(1) == experts &&
+          statistics.largest.size() == (two ? routed.experts.size() : 0),
+      "route: want offsets (Q+1), counts, sums, chosen (Q,E), squares, entropy (Q), and largest "
+      "(T,K) where the choice may be another than the largest scores");
 }
 
 }  // namespace
@@ -169,64 +139,44 @@ std::int64_t router_bytes(std::int64_t tokens, int experts, int top_k, DType typ
   return tokens * (element * (2 * experts + 1 + top_k) + index * top_k);
 }
 
-void route(const ExecSpace& exec, const AnyIn& l, bool pre_softmax, const Routed& routed) {
-  const int top_k = routed.experts.extent_int(1);
-  require(same_shape(l, routed.scores) && routed.lse.extent(0) == l.extent(0) &&
-              routed.weights.extent(0) == l.extent(0) && routed.weights.extent(1) == top_k &&
-              top_k >= 1 && top_k <= l.extent(1),
-          "route: want l, scores (T,E), lse (T), experts, weights (T,K) with 1 <= K <= E");
-  if (l.empty()) return;
+bool chooses_by_more_than_scores(const RouteRule& rule, const RouteChoice& choice) {
+  return rule.num_groups > 1 || !choice.preferences.empty() || choice.given ||
+         choice.bias.size() > 0;
+}
+
+std::int64_t route_scratch(std::int64_t tokens, std::int64_t sequences, int experts) {
+  const PartSums widest{experts, true};
+  return sequences * SequenceParts::of_each_sequence(sequences, tokens) * widest.columns() + tokens;
+}
+
+void route(const ExecSpace& exec, const AnyIn& l, const RouteRule& rule, const RouteChoice& choice,
+           const Routed& routed, const RouteStatistics& statistics) {
+  check(l, rule, choice, routed, statistics);
+  const std::int64_t tokens = l.extent(0);
+  const SequenceParts parts(statistics.offsets, tokens);
+  if (parts.count() == 0) return;
+  const bool two_choices = statistics.largest.size() > 0;
+  const PartSums at{static_cast<int>(l.extent(1)), two_choices};
+  const View2<double> sums(statistics.scratch.data(), static_cast<std::size_t>(parts.count()),
+                           static_cast<std::size_t>(at.columns()));
+  const View1<double> entropy(sums.data() + sums.size(), static_cast<std::size_t>(tokens));
+  require(sums.size() + entropy.size() <= statistics.scratch.size(),
+          "route: want scratch of route_scratch doubles");
   with_router_type(l.type(), [&](auto tag) {
     using A = typename decltype(tag)::type;
-    route_kernel<A>(
-        exec, l.as2<A>(), pre_softmax,
-        {routed.scores.as2<A>(), routed.lse.as1<A>(), routed.experts, routed.weights.as2<A>()});
+    Rows<A> rows{l.as2<A>(),
+                 {},
+                 choice.bias,
+                 routed.scores.as2<A>(),
+                 routed.lse.as1<A>(),
+                 routed.experts,
+                 routed.weights.as2<A>(),
+                 statistics.largest,
+                 entropy};
+    if (!choice.preferences.empty()) rows.preferences = choice.preferences.as2<A>();
+    route_kernel<A>(exec, rows, rule, choice.given, parts, sums);
   });
-}
-
-void window_statistics(const ExecSpace& exec, const AnyIn& scores, const View2<const int>& experts,
-                       const View1<const int>& offsets, const View2<double>& counts,
-                       const View2<double>& sums) {
-  require(offsets.size() == counts.extent(0) + 1 && sums.extent(0) == counts.extent(0) &&
-              counts.extent_int(1) == scores.extent(1) && sums.extent_int(1) == scores.extent(1),
-          "window_statistics: want scores (T,E), offsets (W+1), counts, sums (W,E)");
-  with_router_type(scores.type(), [&](auto tag) {
-    using A = typename decltype(tag)::type;
-    statistics_kernel<A>(exec, scores.as2<A>(), experts, offsets, counts, sums);
-  });
-}
-
-void switch_loss(const ExecSpace& exec, std::int64_t window_tokens,
-                 const View2<const double>& counts, const View2<const double>& sums, int top_k,
-                 double coefficient, double scale, const View1<double>& loss,
-                 const AnyView& slope) {
-  require(window_tokens > 0 || counts.extent(0) == 0, "switch_loss: a window has tokens");
-  require(loss.size() == counts.extent(0) && sums.extent(0) == counts.extent(0) &&
-              sums.extent(1) == counts.extent(1) && slope.extent(0) == counts.extent_int(0) &&
-              slope.extent(1) == counts.extent_int(1),
-          "switch_loss: want counts, sums, slope (W,E), loss (W)");
-  const auto tokens = static_cast<double>(window_tokens);
-  const double factor =
-      coefficient * static_cast<double>(counts.extent(1)) / (top_k * tokens * tokens);
-  with_router_type(slope.type(), [&](auto tag) {
-    using A = typename decltype(tag)::type;
-    switch_kernel<A>(exec, counts, sums, factor, scale, loss, slope.as2<A>());
-  });
-}
-
-void route_backward(const ExecSpace& exec, const RouteGradient& in, const AnyView& dl) {
-  require(same_shape(in.scores, dl) && same_shape(in.weights, in.dweights) &&
-              in.offsets.size() == static_cast<std::size_t>(in.slope.extent(0)) + 1,
-          "route_backward: want scores, dl (T,E), weights, dweights (T,K), offsets (W+1)");
-  if (dl.empty()) return;
-  with_router_type(dl.type(), [&](auto tag) {
-    using A = typename decltype(tag)::type;
-    backward_kernel<A>(
-        exec,
-        {in.scores.as2<A>(), in.lse.as1<A>(), in.weights.as2<A>(), in.dweights.as2<A>(), in.experts,
-         in.offsets, in.slope.as2<A>(), static_cast<A>(in.z_scale), in.pre_softmax},
-        dl.as2<A>());
-  });
+  add_parts(exec, sums, parts.of_each, statistics, two_choices);
 }
 
 }  // namespace konclave::ops

@@ -17,6 +17,10 @@ using RowMember = Team::member_type;
 /// True when kernels run on threads of the host.
 inline constexpr bool kHostExecution = std::is_same_v<ExecSpace, Kokkos::DefaultHostExecutionSpace>;
 
+/// What one pass leaves in the second cache for the next one: so much that is made and used at once
+/// does not count as moved.
+inline constexpr std::int64_t kNearBytes = std::int64_t{512} << 10;
+
 /// One team for each of `rows` rows.
 inline Team row_policy(const ExecSpace& exec, std::int64_t rows) {
   const int league = static_cast<int>(rows);
@@ -67,6 +71,12 @@ KOKKOS_INLINE_FUNCTION void row_copy(const RowMember& team, std::int64_t size, c
       } for (; j < size; ++j) to[j] = from[j];))
   KOKKOS_IF_ON_DEVICE((Kokkos::parallel_for(Kokkos::TeamVectorRange(team, size),
                                             [&](std::int64_t j) { to[j] = from[j]; });))
+}
+
+/// Asks for the line of memory at `address`, which will be read.
+KOKKOS_INLINE_FUNCTION void prefetch(const void* address) {
+  KOKKOS_IF_ON_HOST((__builtin_prefetch(address);))
+  KOKKOS_IF_ON_DEVICE(((void)address;))
 }
 
 /// A number of neighbouring elements that a loop knows when it is compiled.

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <string_view>
+#include <utility>
 
 namespace konclave {
 
@@ -27,14 +29,42 @@ std::vector<Field> fields_of(const Figures& figures) {
           {"load_imbalance", figures.routing, false},
           {"dropped_fraction", figures.routing, false},
           {"lr", figures.schedule, false},
-          {"tokens", figures.schedule, false}};
+          {"tokens", figures.schedule, false},
+          // Not overload_factor, which is that of the ranks of a run.
+          {"layers.aux_loss", figures.auxiliary, true},
+          {"layers.seq_aux_loss", figures.auxiliary, true},
+          {"layers.global_aux_loss", figures.auxiliary, true},
+          {"layers.z_loss", figures.auxiliary, true},
+          {"layers.entropy", figures.auxiliary, true},
+          {"layers.load_imbalance", figures.routing, true},
+          {"layers.dropped_fraction", figures.routing, true}};
 }
 
+constexpr std::string_view kLayers = "layers";
+constexpr std::string_view kOfLayers = "layers.";
+
 /// NaN for what is not there: JSON writes a NaN as null.
-double value_of(const nlohmann::json& line, const char* name) {
-  const auto found = line.find(name);
-  const bool number = found != line.end() && found->is_number();
+double number_of(const nlohmann::json& object, std::string_view name) {
+  const auto found = object.find(name);
+  const bool number = found != object.end() && found->is_number();
   return number ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+
+/// Of a field of the line, one; of "layers.NAME" one for each layer.
+std::vector<double> values_of(const nlohmann::json& line, std::string_view name) {
+  if (!name.starts_with(kOfLayers)) return {number_of(line, name)};
+  std::vector<double> values;
+  for (const nlohmann::json& layer : line.at(kLayers)) {
+    values.push_back(number_of(layer, name.substr(kOfLayers.size())));
+  }
+  return values;
+}
+
+bool has(const nlohmann::json& line, std::string_view name) {
+  if (!name.starts_with(kOfLayers)) return line.contains(name);
+  const auto layers = line.find(kLayers);
+  return layers != line.end() && !layers->empty() &&
+         layers->front().contains(name.substr(kOfLayers.size()));
 }
 
 bool same_bits(double a, double b) {
@@ -42,15 +72,25 @@ bool same_bits(double a, double b) {
 }
 
 bool counts(const Field& field, const nlohmann::json& a, const nlohmann::json& b) {
-  const bool in_a = a.contains(field.name), in_b = b.contains(field.name);
+  const bool in_a = has(a, field.name), in_b = has(b, field.name);
   return field.in_both ? in_a && in_b : in_a || in_b;
 }
 
-void add_step(MetricDifference& field, std::int64_t step, double a, double b) {
-  const double relative = relative_distance(a, b);
-  const bool equal = same_bits(a, b);
+/// Of layers, the one that differs most counts.
+void add_step(MetricDifference& field, std::int64_t step, std::vector<double> a,
+              std::vector<double> b) {
+  const std::size_t count = std::max(a.size(), b.size());
+  a.resize(count, std::numeric_limits<double>::quiet_NaN());
+  b.resize(count, std::numeric_limits<double>::infinity());
+  double relative = 0, apart = 0;
+  bool equal = true;
+  for (std::size_t at = 0; at < count; ++at) {
+    relative = std::max(relative, relative_distance(a[at], b[at]));
+    apart = std::max(apart, distance(a[at], b[at]));
+    equal = equal && same_bits(a[at], b[at]);
+  }
   field.steps += 1;
-  field.mean += distance(a, b);
+  field.mean += apart;
   if (relative > field.largest) {
     field.largest = relative;
     field.largest_step = step;
@@ -67,7 +107,7 @@ MetricDifference compare_field(const Field& field, const std::vector<std::int64_
   for (const std::int64_t step : steps) {
     const nlohmann::json &in_a = a.at(step), &in_b = b.at(step);
     if (!counts(field, in_a, in_b)) continue;
-    add_step(result, step, value_of(in_a, field.name), value_of(in_b, field.name));
+    add_step(result, step, values_of(in_a, field.name), values_of(in_b, field.name));
   }
   if (result.steps > 0) result.mean /= static_cast<double>(result.steps);
   result.within = field.figure.kind == Figure::Kind::mean_absolute

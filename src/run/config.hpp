@@ -38,6 +38,8 @@ struct LogConfig {
       "auto";  ///< "auto" (a bar on a terminal, else lines), "bar", "lines", "none"
   std::vector<std::int64_t> trace_steps;  ///< of which there is a trace, ascending from 1 on
   std::string sample_prompt;  ///< at the end the model continues this text; "": no sample
+  bool per_layer = false;     ///< metrics of each MoE layer too
+  bool tensorboard = true;    ///< scalars for TensorBoard
 };
 
 }  // namespace konclave

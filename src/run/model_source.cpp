@@ -124,10 +124,27 @@ class CheckpointSource final : public ModelSource {
       checkpoint_.read(runner.exec(), name, parameter.spec().shape, parameter.shard(),
                        parameter.new_value());
     });
+    load_expert_bias(runner);
     runner.weights_changed();
   }
 
  private:
+  /// Of a model that chooses with one; what a checkpoint lacks stays 0.
+  void load_expert_bias(ModelRunner& runner) const {
+    const ModelDefinition& definition = runner.model().definition();
+    const bool wanted = definition.moe.expert_bias && definition.num_moe_layers() > 0;
+    if (!wanted || !checkpoint_.has(kExpertBias)) return;
+    const std::vector<std::int64_t> shape = {definition.num_moe_layers(),
+                                             definition.moe.num_experts};
+    require(checkpoint_.info(kExpertBias).shape == shape,
+            checkpoint_.folder().string() + ": " + kExpertBias + " is " +
+                shape_text(checkpoint_.info(kExpertBias).shape) + ", and the model wants " +
+                shape_text(shape),
+            ExitCode::input);
+    checkpoint_.read(runner.exec(), kExpertBias, shape, Shard::whole(shape),
+                     runner.routing_memory().expert_bias());
+  }
+
   std::string deck_name() const { return (checkpoint_.folder() / kDeckFile).string(); }
 
   Checkpoint checkpoint_;

@@ -29,7 +29,7 @@ std::string mpi_version() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING];
   int length = 0;
   MPI_Get_library_version(text, &length);
-  const std::string whole(text, static_cast<std::size_t>(length));
+  const std::string whole(text);  // the length may count the 0 behind it
   return whole.substr(0, whole.find('\n'));
 }
 

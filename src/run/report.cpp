@@ -69,6 +69,13 @@ std::vector<std::string> describe_summary(const RunSummary& summary) {
                       summary.unigram_entropy));
     }
   }
+  if (summary.steps_now > 0) {
+    const double share = summary.recording_seconds / summary.seconds;
+    row("metrics written",
+        fmt::format("in {:.3g} ms a step ({:.2g}% of the time)",
+                    1e3 * summary.recording_seconds / static_cast<double>(summary.steps_now),
+                    100 * share));
+  }
   for (int use = 0; use < kMemoryClasses; ++use) {
     const auto kind = static_cast<MemoryClass>(use);
     row("memory: " + std::string(name_of(kind)),
@@ -85,6 +92,38 @@ std::vector<std::string> describe_summary(const RunSummary& summary) {
   if (!traffic.empty()) lines.emplace_back("  communication per step, all ranks together");
   for (const auto& [group, bytes] : traffic) row("  " + group, bytes);
   return lines;
+}
+
+nlohmann::json summary_json(const RunSummary& summary) {
+  nlohmann::json classes = nlohmann::json::object(), traffic = nlohmann::json::object();
+  nlohmann::json phases = nlohmann::json::array();
+  for (std::size_t use = 0; use < summary.memory.classes.size(); ++use) {
+    classes[std::string(name_of(static_cast<MemoryClass>(use)))] = summary.memory.classes[use];
+  }
+  for (std::size_t group = 0; group < summary.traffic.size(); ++group) {
+    if (summary.traffic[group] > 0) traffic[kGroupNames[group]] = summary.traffic[group];
+  }
+  for (const Phase& phase : summary.phases) {
+    phases.push_back({{"name", phase.name}, {"seconds", phase.seconds}});
+  }
+  nlohmann::json result = {{"steps", summary.steps},
+                           {"steps_now", summary.steps_now},
+                           {"tokens", summary.tokens},
+                           {"seconds", summary.seconds},
+                           {"loss", summary.loss},
+                           {"validation_loss", nullptr},
+                           {"unigram_entropy", nullptr},
+                           {"memory",
+                            {{"classes", classes},
+                             {"account", summary.memory.account},
+                             {"process", summary.memory.process}}},
+                           {"traffic_per_step", traffic},
+                           {"phases", phases},
+                           {"traced_steps", summary.traced_steps},
+                           {"recording_seconds", summary.recording_seconds}};
+  if (summary.validation_loss >= 0) result["validation_loss"] = summary.validation_loss;
+  if (summary.unigram_entropy > 0) result["unigram_entropy"] = summary.unigram_entropy;
+  return result;
 }
 
 std::vector<std::string> find_not_finite(ModelRunner& runner) {

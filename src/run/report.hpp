@@ -2,7 +2,10 @@
 
 #include "model/expected_traffic.hpp"
 #include "run/generation.hpp"
+#include "run/phases.hpp"
 #include "train/trainer.hpp"
+
+#include <nlohmann/json.hpp>
 
 #include <array>
 #include <cstdint>
@@ -32,8 +35,13 @@ struct RunSummary {
   double unigram_entropy = 0;   ///< of the held-out text; 0: none
   GroupBytes traffic{};         ///< of a step on the average, all ranks together
   MemoryPeaks memory;
+  std::vector<Phase> phases;  ///< of the steps that were traced, if any
+  int traced_steps = 0;
+  double recording_seconds = 0;  ///< spent on the files that say what the steps did
 };
 std::vector<std::string> describe_summary(const RunSummary& summary);
+/// The same as numbers: summary.json of a run's folder.
+nlohmann::json summary_json(const RunSummary& summary);
 
 /// This rank's parameters whose values or gradients have a NaN or an infinity, in the model's
 /// order.

@@ -64,6 +64,10 @@ void RunFolder::write_trace(const std::string& json) const {
   write_file(path_ / "trace.json", json);
 }
 
+void RunFolder::write_summary(const nlohmann::json& summary) const {
+  write_file(path_ / "summary.json", summary.dump(2) + "\n");
+}
+
 void RunFolder::open_metrics(std::int64_t step) {
   const std::filesystem::path file = path_ / "metrics.jsonl";
   write_file(file, kept_lines(file, step));

@@ -15,7 +15,7 @@ namespace konclave {
 
 /// The folder OUT/NAME of a run, and its folder of checkpoints if that is another one, locked for
 /// this process: deck.toml, provenance.json,
-/// metrics.jsonl and checkpoints/.
+/// metrics.jsonl, trace.json, summary.json and checkpoints/.
 class RunFolder {
  public:
   /// Creates the folder where needed. Throws Error(resource) when another process holds it,
@@ -29,6 +29,8 @@ class RunFolder {
   void describe(const std::string& deck, const nlohmann::json& provenance);
   /// Replaces trace.json.
   void write_trace(const std::string& json) const;
+  /// Replaces summary.json.
+  void write_summary(const nlohmann::json& summary) const;
   /// Opens metrics.jsonl for a run that goes on after `step`: later lines, and a last one that was
   /// cut short, are dropped.
   void open_metrics(std::int64_t step);

@@ -18,8 +18,25 @@ AnyView shaped(const AnyView& flat, const AnyView& like) {
   return {flat.type(), flat.data(), like.extents(), like.rank()};
 }
 
+/// Of what routers keep from step to step, what this model needs.
+std::vector<std::pair<TensorInfo, AnyView>> routing_tensors(ModelRunner& runner) {
+  const ModelDefinition& definition = runner.model().definition();
+  const std::vector<std::int64_t> shape = {definition.num_moe_layers(), definition.moe.num_experts};
+  const RoutingMemory& memory = runner.routing_memory();
+  std::vector<std::pair<TensorInfo, AnyView>> tensors;
+  if (definition.num_moe_layers() == 0) return tensors;
+  if (definition.moe.expert_bias) {
+    tensors.push_back({{kExpertBias, DType::fp32, shape}, memory.expert_bias()});
+  }
+  if (definition.moe.balances_by("global_aux_loss")) {
+    tensors.push_back({{kPreviousLoad, DType::fp64, shape}, memory.previous_load()});
+  }
+  return tensors;
+}
+
 /// All tensors of a checkpoint of this model, on whichever ranks they are.
-std::vector<TensorInfo> saved_tensors(const ModelDefinition& definition) {
+std::vector<TensorInfo> saved_tensors(ModelRunner& runner) {
+  const ModelDefinition& definition = runner.model().definition();
   std::vector<TensorInfo> tensors;
   for (const ParameterSpec& spec : parameter_specs(definition)) {
     const DType wide = accum_type(spec.type);
@@ -28,11 +45,13 @@ std::vector<TensorInfo> saved_tensors(const ModelDefinition& definition) {
     tensors.push_back({kExpAvgGroup + spec.name, wide, spec.shape});
     tensors.push_back({kExpAvgSqGroup + spec.name, wide, spec.shape});
   }
+  for (const auto& [info, view] : routing_tensors(runner)) tensors.push_back(info);
   return tensors;
 }
 
 /// What of them is on this rank.
-std::map<std::string, TensorPart> saved_parts(const Optimizer& optimizer, const Groups& groups) {
+std::map<std::string, TensorPart> saved_parts(const Optimizer& optimizer, ModelRunner& runner) {
+  const Groups& groups = runner.groups();
   std::map<std::string, TensorPart> parts;
   for (const Optimizer::State& entry : optimizer.states()) {
     const Parameter& parameter = *entry.parameter;
@@ -44,6 +63,9 @@ std::map<std::string, TensorPart> saved_parts(const Optimizer& optimizer, const 
     if (entry.has_master()) add(kMasterGroup, entry.master);
     add(kExpAvgGroup, entry.first_moment);
     add(kExpAvgSqGroup, entry.second_moment);
+  }
+  for (const auto& [info, view] : routing_tensors(runner)) {
+    parts[info.name] = {view, Shard::whole(info.shape), groups.world->rank() == 0};
   }
   return parts;
 }
@@ -147,10 +169,10 @@ void save_run(const Communicator& world, const std::filesystem::path& checkpoint
               const std::string& deck, const nlohmann::json& provenance, const RunState& state,
               const Mapping& mapping, ModelRunner& runner, const Optimizer& optimizer) {
   optimizer.restore_values(runner.exec());
-  const std::map<std::string, TensorPart> parts = saved_parts(optimizer, runner.groups());
+  const std::map<std::string, TensorPart> parts = saved_parts(optimizer, runner);
   together(world, [&] { require_finite(runner, parts); });
 
-  TensorCollector collector(world, runner, saved_tensors(runner.model().definition()), parts);
+  TensorCollector collector(world, runner, saved_tensors(runner), parts);
   std::size_t collected = 0;
   const auto collect_next = [&](void* host) { collector.collect(collected++, host); };
   CheckpointContent content;
@@ -191,6 +213,11 @@ RunState load_run(const Checkpoint& checkpoint, ModelRunner& runner, Optimizer& 
     if (entry.has_master()) read(kMasterGroup, entry.master);
     read(kExpAvgGroup, entry.first_moment);
     read(kExpAvgSqGroup, entry.second_moment);
+  }
+  for (const auto& [info, view] : routing_tensors(runner)) {
+    // A run may have taken to a loss that needs it after this checkpoint.
+    if (!checkpoint.has(info.name)) continue;
+    checkpoint.read(exec, info.name, info.shape, Shard::whole(info.shape), view);
   }
   runner.weights_changed();
   const nlohmann::json& state = checkpoint.state();

@@ -10,6 +10,7 @@
 #include "run/batches.hpp"
 #include "run/evaluation.hpp"
 #include "run/hardware.hpp"
+#include "run/html_report.hpp"
 #include "run/model_source.hpp"
 #include "run/process_memory.hpp"
 #include "run/provenance.hpp"
@@ -56,15 +57,28 @@ TrainingRun::TrainingRun(const Communicator& world, const Deck& deck, OpTable ba
       sampler_(corpus_.train->size(), deck.data.shuffle, deck.run.seed),
       progress_(quiet_unless(world.rank() == 0, deck.log), deck.run.steps, log),
       command_line_(command_line) {
-  on_root(world, [&] { folder_.emplace(deck.run, deck.checkpoint); });
+  on_root(world, [&] {
+    folder_.emplace(deck.run, deck.checkpoint);
+    recorder_.emplace(*folder_, deck, [this](const std::string& text) {
+      progress_.pause();
+      log_.error("{}", text);
+    });
+  });
   runner_.trace_to(trace_);
+  runner_.model().recompute(deck.recompute);
 }
 
 ExitCode TrainingRun::run() {
   start();
   const ExitCode code = loop();
   progress_.pause();
-  if (code == ExitCode::done) finish();
+  if (recorder_) recorder_->flush();
+  if (code == ExitCode::done) {
+    finish();
+  } else {
+    write_summary(summarise());
+    write_report();
+  }
   return code;
 }
 
@@ -75,7 +89,7 @@ void TrainingRun::start() {
   on_root(world_, [&] {
     provenance_ = provenance(command_line_, runner_.operations().choices(), places);
     folder_->describe(effective_deck(deck_), provenance_);
-    folder_->open_metrics(state_.step);
+    recorder_->open(state_.step);
   });
   for (const std::string& line : hardware_map(places)) log_.info("{}", line);
   for (const std::string& line : hardware_warnings(places)) log_.warn("warning: {}", line);
@@ -138,7 +152,7 @@ ExitCode TrainingRun::loop() {
     last_loss_ = metrics.loss;
     const double validated = validation_due() ? validate() : -1;
     if (validated >= 0) validation_loss_ = validated;
-    write_metrics(metrics, seconds, validated);
+    record(metrics, seconds, validated);
     progress_.show({state_.step, metrics.loss, validation_loss_,
                     static_cast<double>(metrics.tokens) / seconds,
                     step_seconds_ * static_cast<double>(deck_.run.steps - state_.step)});
@@ -189,6 +203,7 @@ void TrainingRun::write_trace() {
   trace_->set_recording(false);
   const std::vector<std::string> events =
       world_.gather(trace_->json_events(world_.rank()), /*root=*/0);
+  phases_ = mean_phases(world_, phases_of(trace_->events(), ++traced_steps_));
   try {
     on_root(world_, [&] { folder_->write_trace(trace_json(events)); });
   } catch (const AgreedError& error) {
@@ -198,27 +213,17 @@ void TrainingRun::write_trace() {
   }
 }
 
-void TrainingRun::write_metrics(const StepMetrics& metrics, double seconds,
-                                double validation_loss) {
+void TrainingRun::record(const StepMetrics& metrics, double seconds, double validation_loss) {
   if (!speaks()) return;
-  const auto tokens = static_cast<double>(metrics.tokens);
-  const double flops = training_flops_per_token(deck_.definition) * tokens;
-  nlohmann::json line = {{"step", state_.step},
-                         {"tokens", state_.tokens},
-                         {"loss", metrics.loss},
-                         {"lr", trainer_.learning_rate(state_.step)},
-                         {"grad_norm", metrics.grad_norm},
-                         {"aux_loss", metrics.aux_loss},
-                         {"z_loss", metrics.z_loss},
-                         {"load_imbalance", metrics.load_imbalance},
-                         {"dropped_fraction", metrics.dropped_fraction},
-                         {"seconds", seconds},
-                         {"tokens_per_second", tokens / seconds},
-                         {"tflops", flops / seconds / 1e12},
-                         {"mfu", nullptr},
-                         {"memory_bytes", memory_bytes_}};
-  if (validation_loss >= 0) line["val_loss"] = validation_loss;
-  folder_->write_metrics(line);
+  StepFacts facts;
+  facts.step = state_.step;
+  facts.tokens = state_.tokens;
+  facts.learning_rate = trainer_.learning_rate(state_.step);
+  facts.seconds = seconds;
+  facts.flops = training_flops_per_token(deck_.definition) * static_cast<double>(metrics.tokens);
+  facts.validation_loss = validation_loss;
+  facts.memory_bytes = memory_bytes_;
+  recorder_->record(facts, metrics);
 }
 
 bool TrainingRun::validation_due() const {
@@ -236,6 +241,7 @@ double TrainingRun::validate() {
 
 void TrainingRun::save() {
   const Clock::time_point before = Clock::now();
+  if (recorder_) recorder_->flush();  // a run that goes on from here finds all up to here
   save_run(world_, speaks() ? folder_->checkpoints() : "", effective_deck(deck_), provenance_,
            state_, {world_.size(), deck_.parallel}, runner_, trainer_.optimizer());
   saved_step_ = state_.step;
@@ -322,11 +328,7 @@ MemoryPeaks TrainingRun::memory_peaks() const {
   return result;
 }
 
-void TrainingRun::finish() {
-  if (first_step_ == deck_.run.steps) {
-    log_.info("the run is complete at step {}; nothing is left to do", state_.step);
-    if (corpus_.validation != nullptr && deck_.eval.interval > 0) validation_loss_ = validate();
-  }
+RunSummary TrainingRun::summarise() {
   RunSummary summary;
   summary.steps = state_.step;
   summary.steps_now = state_.step - first_step_;
@@ -336,14 +338,48 @@ void TrainingRun::finish() {
   summary.validation_loss = validation_loss_;
   summary.unigram_entropy = corpus_.unigram_entropy;
   summary.memory = memory_peaks();
+  summary.phases = phases_;
+  summary.traced_steps = traced_steps_;
+  if (recorder_) summary.recording_seconds = recorder_->seconds();
   if (summary.steps_now > 0) {
     summary.traffic = received_;
     groups_.world->sum(std::span<std::int64_t>(summary.traffic));
     for (std::int64_t& bytes : summary.traffic) bytes /= summary.steps_now;
   }
+  return summary;
+}
+
+void TrainingRun::write_summary(const RunSummary& summary) {
+  if (!speaks() || summary.steps_now == 0) return;  // else what is there says more
+  try {
+    folder_->write_summary(summary_json(summary));
+  } catch (const Error& error) {
+    log_.error("no summary: {}", error.what());
+  }
+}
+
+void TrainingRun::finish() {
+  if (first_step_ == deck_.run.steps) {
+    log_.info("the run is complete at step {}; nothing is left to do", state_.step);
+    if (corpus_.validation != nullptr && deck_.eval.interval > 0) validation_loss_ = validate();
+  }
+  const RunSummary summary = summarise();
   for (const std::string& line : describe_summary(summary)) log_.info("{}", line);
+  write_summary(summary);
   show_sample();
+  write_report();
   if (speaks()) log_.info("run folder: {}", folder_->path().string());
+}
+
+void TrainingRun::write_report() {
+  if (!speaks()) return;
+  const std::filesystem::path file = folder_->path() / kReportFile;
+  try {
+    write_html_report(folder_->path(), file);
+    log_.info("report: {}", file.string());
+  } catch (const Error& error) {
+    log_.error("no report: {}", error.what());
+  }
 }
 
 }  // namespace konclave

@@ -4,11 +4,13 @@
 #include "data/sampler.hpp"
 #include "deck/deck.hpp"
 #include "model/expected_traffic.hpp"
+#include "run/phases.hpp"
 #include "run/progress.hpp"
 #include "run/report.hpp"
 #include "run/run_folder.hpp"
 #include "run/saved_run.hpp"
 #include "run/signals.hpp"
+#include "run/step_recorder.hpp"
 #include "train/trainer.hpp"
 
 #include <spdlog/logger.h>
@@ -43,7 +45,7 @@ class TrainingRun {
   StepMetrics take_step();
   /// Adds what a step moved, `before` being the log's totals in front of it.
   void count_traffic(const TrafficTable& before);
-  void write_metrics(const StepMetrics& metrics, double seconds, double validation_loss);
+  void record(const StepMetrics& metrics, double seconds, double validation_loss);
   /// Mean loss over held-out data; below 0 when there is none.
   double validate();
   bool validation_due() const;
@@ -68,6 +70,11 @@ class TrainingRun {
   double seconds_running() const;
 
   MemoryPeaks memory_peaks() const;
+  /// Of this process, for the end of a run and for summary.json.
+  RunSummary summarise();
+  /// A failure is reported, here and of the report.
+  void write_summary(const RunSummary& summary);
+  void write_report();
   void finish();
   void show_sample();
   /// A step whose loss or gradient was no number: false when the budget for them is used up.
@@ -84,7 +91,8 @@ class TrainingRun {
   GroupBytes received_{};  ///< in all steps of this process
   Groups groups_;
   Corpus corpus_;
-  std::optional<RunFolder> folder_;  ///< rank 0's
+  std::optional<RunFolder> folder_;       ///< rank 0's
+  std::optional<StepRecorder> recorder_;  ///< rank 0's
   ModelRunner runner_;
   Trainer trainer_;
   Sampler sampler_;
@@ -94,7 +102,9 @@ class TrainingRun {
   RunState state_;
   std::int64_t saved_step_ = -1, first_step_ = 0;
   double last_loss_ = 0, validation_loss_ = -1;
-  std::int64_t memory_bytes_ = 0;               ///< peak so far, of the rank that needs most
+  int traced_steps_ = 0;
+  std::vector<Phase> phases_;      ///< of them, the mean over steps and ranks; rank 0's
+  std::int64_t memory_bytes_ = 0;  ///< peak so far, of the rank that needs most
   double step_seconds_ = 0, save_seconds_ = 0;  ///< of late, for the time limit and what is left
 };
 

@@ -44,6 +44,17 @@ double LayerMetrics::load_imbalance() const {
   return *std::max_element(chosen.begin(), chosen.end()) * static_cast<double>(chosen.size()) / all;
 }
 
+double LayerMetrics::overload_factor(int ranks) const {
+  const double all = sum(kept);
+  if (all == 0) return 1;
+  const auto experts = static_cast<std::ptrdiff_t>(kept.size()) / ranks;
+  double most = 0;
+  for (auto first = kept.begin(); first != kept.end(); first += experts) {
+    most = std::max(most, std::accumulate(first, first + experts, 0.0));
+  }
+  return most * ranks / all;
+}
+
 void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, const Groups& groups,
                      StepMetrics& metrics) {
   const std::size_t layers = statistics.sums.extent(0), columns = statistics.sums.extent(1);
@@ -56,7 +67,7 @@ void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, con
     if (!fault("metrics.one_rank")) group->sum(std::span(sums));
   }
   const auto experts =
-      static_cast<std::size_t>((static_cast<int>(columns) - MoeStatistics::kTerms) / 2);
+      static_cast<std::size_t>((static_cast<int>(columns) - MoeStatistics::kTerms) / 3);
   for (std::size_t layer = 0; layer < layers; ++layer) {
     const double* const row = sums.data() + layer * columns;
     const double* const chosen = row + MoeStatistics::kTerms;
@@ -68,6 +79,7 @@ void read_statistics(const ExecSpace& exec, const MoeStatistics& statistics, con
     made.entropy = row[MoeStatistics::kEntropy];
     made.chosen.assign(chosen, chosen + experts);
     made.kept.assign(chosen + experts, chosen + 2 * experts);
+    made.counted.assign(chosen + 2 * experts, chosen + 3 * experts);
     metrics.layers.push_back(std::move(made));
   }
   summarise(metrics);

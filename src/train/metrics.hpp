@@ -13,12 +13,17 @@ namespace konclave {
 struct LayerMetrics {
   double aux_loss = 0, seq_aux_loss = 0, global_aux_loss = 0;  ///< coefficients included
   double z_loss = 0;
-  double entropy = 0;                ///< mean over tokens of -sum of score * log(score), nats
-  std::vector<double> chosen, kept;  ///< (E): assignments; kept: those within capacity
+  double entropy = 0;  ///< mean over tokens of -sum of score * log(score), nats
+  /// (E): assignments; kept: those within capacity; counted: those that the scores alone would
+  /// make.
+  std::vector<double> chosen, kept, counted;
 
   double balance_loss() const { return aux_loss + seq_aux_loss + global_aux_loss; }
   double dropped_fraction() const;  ///< of the chosen assignments
   double load_imbalance() const;    ///< chosen of the busiest expert over the mean; 1 without any
+  /// Rows kept for the experts of the busiest of `ranks` ranks that have equal parts of them, over
+  /// the mean; 1 without any.
+  double overload_factor(int ranks) const;
 };
 
 /// What one training step has to say; the names are those of metrics.jsonl.

@@ -22,16 +22,9 @@ ModelRunner::ModelRunner(const ModelDefinition& definition, const Groups& groups
       operations_(std::move(table), backends, account_),
       model_(std::make_unique<Transformer>(
           definition, groups, ParameterStorage{&weights_, trainable ? &gradients_ : nullptr})),
-      pipeline_(*model_, groups, account_) {
+      pipeline_(*model_, groups, account_),
+      routing_memory_(exec_, weights_, definition.num_moe_layers(), definition.moe) {
   model_->make_tables(exec_, weights_, definition.model.sequence_length);
-  const int layers = definition.num_moe_layers(), experts = definition.moe.num_experts;
-  const AnyView bias = weights_.make(DType::fp32, layers, experts);
-  const AnyView load = weights_.make(DType::fp64, layers, experts);
-  ops::fill_zero(exec_, bias);
-  expert_bias_ = bias.as2<float>();
-  previous_load_ = load.as2<double>();
-  Kokkos::deep_copy(exec_, previous_load_,
-                    experts > 0 ? double(definition.moe.top_k) / experts : 0);
 }
 
 void ModelRunner::weights_changed() { model_->prepare(exec_, operations_); }
@@ -55,7 +48,7 @@ MoeStep ModelRunner::moe_step(bool training, const BalanceScale& scale) {
   step.scale = scale;
   step.training = training;
   step.statistics = fresh_statistics();
-  step.state = routing_state();
+  step.state = routing_memory_.state();
   return step;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "model/transformer.hpp"
+#include "moe/routing_memory.hpp"
 #include "parallel/groups.hpp"
 #include "train/pipeline.hpp"
 
@@ -61,7 +62,7 @@ class ModelRunner {
   std::vector<double> train(const std::vector<HostMicroBatch>& batches, const StepPlan& plan);
   /// What MoE layers get of a step, but windows and seed; with statistics of 0.
   MoeStep moe_step(bool training, const BalanceScale& scale = {});
-  RoutingState routing_state() const { return {expert_bias_, previous_load_}; }
+  RoutingMemory& routing_memory() { return routing_memory_; }
 
  private:
   Pipeline::Inference infer(Arena& activations, const HostMicroBatch& batch, int sequence_length);
@@ -83,8 +84,7 @@ class ModelRunner {
   Operations operations_;
   std::unique_ptr<Transformer> model_;
   Pipeline pipeline_;
-  View2<float> expert_bias_;  ///< RoutingState
-  View2<double> previous_load_;
+  RoutingMemory routing_memory_;
 };
 
 }  // namespace konclave

@@ -58,13 +58,25 @@ BatchCounts Trainer::count(const std::vector<HostMicroBatch>& batches) const {
   return {sums[0], sums[1], sums[2], sums[3]};
 }
 
-MoeStep Trainer::moe_step(const BatchCounts& counts) {
+MoeStep Trainer::moe_step(std::int64_t number, const BatchCounts& counts) {
   MoeStep step = runner_.moe_step(
       /*training=*/true,
       {1 / static_cast<double>(counts.windows), 1 / static_cast<double>(counts.tokens),
        1 / static_cast<double>(counts.sequences)});
   step.seed = seed_;
+  step.number = number;
   return step;
+}
+
+void Trainer::remember_routing(const StepMetrics& metrics) {
+  std::vector<double> chosen, counted;
+  for (const LayerMetrics& layer : metrics.layers) {
+    chosen.insert(chosen.end(), layer.chosen.begin(), layer.chosen.end());
+    counted.insert(counted.end(), layer.counted.begin(), layer.counted.end());
+  }
+  if (chosen.empty()) return;
+  runner_.routing_memory().update(runner_.exec(), chosen, counted,
+                                  static_cast<double>(metrics.tokens));
 }
 
 StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& batches) {
@@ -79,7 +91,7 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
 
   const TraceSpan whole(runner_.trace(), "step " + std::to_string(step), "step");
   optimizer_.restart_gradients();
-  const MoeStep moe = moe_step(counts);
+  const MoeStep moe = moe_step(step, counts);
   std::vector<double> losses = runner_.train(batches, {loss_scale, moe});
   if (fault("loss.nan") && groups.dp->rank() == groups.dp->size() - 1 && step % 4 == 0) {
     losses.back() = std::numeric_limits<double>::quiet_NaN();
@@ -100,6 +112,7 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
     const TraceSpan span(runner_.trace(), "update weights", "optimizer");
     optimizer_.update(runner_.exec(), runner_.operations(), runner_.scratch(), step,
                       learning_rate(step), metrics.grad_norm);
+    remember_routing(metrics);
   }
   return metrics;
 }

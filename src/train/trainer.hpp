@@ -39,7 +39,9 @@ class Trainer {
  private:
   /// Of the global batch that these micro-batches are this rank's part of.
   BatchCounts count(const std::vector<HostMicroBatch>& batches) const;
-  MoeStep moe_step(const BatchCounts& counts);
+  MoeStep moe_step(std::int64_t number, const BatchCounts& counts);
+  /// What the next step's routers know of this one.
+  void remember_routing(const StepMetrics& metrics);
 
   ModelRunner& runner_;
   OptimizerConfig config_;

@@ -22,7 +22,17 @@ struct MoeCase {
   /// proportions, moved on by one rank from window to window.
   std::vector<int> windows = {2, 1, 3};
   std::vector<int> shares = {3, 1, 0, 2};
+  std::vector<std::string> balancing = {"aux_loss"};
+  std::vector<double> coefficients = {0.3};
+  double jitter = 0;
+  bool forced = false;
+  double capacity = 0;
+  bool padded = false;
+  std::string policy = "probs";
+  int shared_ffn = 0;  ///< of gated shared experts; tp > 1 then wants equally many tokens a rank
   std::map<int, double> logits = {};  ///< added to those of every token, for these experts
+  bool sigmoid_in_groups = false;     ///< in two of four groups, scaled
+  std::string router_dtype = "fp32";
 
   int windows_of(int dp) const { return windows[static_cast<std::size_t>(dp) % windows.size()]; }
 };
@@ -32,11 +42,26 @@ inline MoeLayerConfig moe_config(const MoeCase& wanted) {
   moe.num_experts = wanted.experts;
   moe.top_k = wanted.top_k;
   moe.ffn_hidden_size = kMoeFfn;
-  moe.balancing = {"aux_loss"};
-  moe.aux_loss_coefficients = {0.3};
+  moe.balancing = wanted.balancing;
+  moe.aux_loss_coefficients = wanted.coefficients;
   moe.z_loss_coefficient = 0.05;
   moe.dispatcher = wanted.dispatcher;
   moe.receive_budget = wanted.budget;
+  moe.input_jitter = wanted.jitter;
+  moe.force_load_balancing = wanted.forced;
+  moe.force_bias = wanted.forced ? 0.5 : 0;
+  moe.capacity_factor = wanted.capacity;
+  moe.pad_to_capacity = wanted.padded;
+  moe.drop_policy = wanted.policy;
+  moe.shared_ffn_hidden_size = wanted.shared_ffn;
+  moe.shared_gate = wanted.shared_ffn > 0;
+  moe.router_dtype = wanted.router_dtype;
+  if (wanted.sigmoid_in_groups) {
+    moe.score_function = "sigmoid";
+    moe.num_groups = 4;
+    moe.group_top_k = 2;
+    moe.scaling_factor = 2.5;
+  }
   return {moe, kMoeHidden, wanted.type, 0.5, 0.5};
 }
 
@@ -87,6 +112,11 @@ class MoeTokens {
       for (int t = first; t < last; ++t) tokens.push_back(t);
     });
     return tokens;
+  }
+  /// Of the first window that a rank has a part of.
+  int first_token_of(int rank) const {
+    return first_windows_[static_cast<std::size_t>(grids_.dense.coordinate(rank, "dp"))] *
+           kWindowTokens;
   }
   /// Of all tokens, and of those of a rank, the places in their windows.
   std::vector<int> all_places() const {

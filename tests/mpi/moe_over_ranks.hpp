@@ -77,6 +77,7 @@ class MoeOverRanks {
                                   scale);
     mine = std::make_unique<Moe>(wanted_, recorded(), tokens_.offsets_of(rank_),
                                  tokens_.places_of(rank_), scale);
+    mine->step.windows.first_token = tokens_.first_token_of(rank_);
     x_ = whole->tensors.random("x", wanted.type, tokens_.tokens(), kMoeHidden);
     if (!wanted_.logits.empty()) put_ones();
     dy_ = whole->tensors.random("dy", wanted.type, tokens_.tokens(), kMoeHidden);
@@ -102,7 +103,12 @@ class MoeOverRanks {
     for (const auto& [name, parameter] : mine->parameters) {
       std::vector<double> sum = mine->gradient(name);
       const bool routed = parameter->spec().routed;
-      (routed ? *all_.groups.expert_dp : *all_.groups.tp_dp_cp).sum(std::span(sum));
+      const bool of_all_tp = parameter->placement().partial_over_tp;
+      const Groups& groups = all_.groups;
+      (routed      ? *groups.expert_dp
+       : of_all_tp ? *groups.tp_dp_cp
+                   : *groups.dp_cp)
+          .sum(std::span(sum));
       EXPECT_TRUE(close(sum, part_of(whole->gradient(name), *parameter), allowed, 0.1)) << name;
     }
     std::vector<double> sums = to_doubles(exec, mine->sums);

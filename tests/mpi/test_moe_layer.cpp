@@ -51,6 +51,62 @@ TEST(MoeLayerOverRanks, IsCloseInOtherTypes) {
   });
 }
 
+TEST(MoeLayerOverRanks, OtherRulesOfTheRouter) {
+  for_each_moe_mapping([](const AllRanks& all) {
+    expect_same_by_all_ways(all, {.top_k = 3, .sigmoid_in_groups = true});
+    MoeOverRanks(all, {.type = DType::fp32, .router_dtype = "fp64"})
+        .expect_close(tolerance(DType::fp32));
+  });
+}
+
+TEST(MoeLayerOverRanks, EveryKindOfBalance) {
+  for_each_moe_mapping([](const AllRanks& all) {
+    expect_same_by_all_ways(all, {.balancing = {"seq_aux_loss", "global_aux_loss", "aux_loss"},
+                                  .coefficients = {0.3, 0.2, 0.1}});
+    expect_same_by_all_ways(all, {.balancing = {"sinkhorn"}, .coefficients = {}});
+    expect_same_by_all_ways(all, {.top_k = 1, .balancing = {"sinkhorn"}, .coefficients = {}});
+  });
+}
+
+/// Which tokens an expert drops is known from the whole window, on whichever ranks it is.
+TEST(MoeLayerOverRanks, SameTokensAreDropped) {
+  for_each_moe_mapping([](const AllRanks& all) {
+    for (const char* policy : {"probs", "position"}) {
+      for (const bool padded : {false, true}) {
+        SCOPED_TRACE(testing::Message() << policy << (padded ? ", padded" : ""));
+        expect_same_by_all_ways(all, {.capacity = 0.8, .padded = padded, .policy = policy});
+      }
+    }
+  });
+}
+
+TEST(MoeLayerOverRanks, ATokensNoiseIsTheSameOnEveryRank) {
+  for_each_moe_mapping([](const AllRanks& all) {
+    expect_same_by_all_ways(all, {.jitter = 0.5});
+    expect_same_by_all_ways(all, {.forced = true});
+  });
+}
+
+TEST(MoeLayerOverRanks, SharedExpertsGoAlong) {
+  for_each_moe_mapping([](const AllRanks& all) {
+    if (kWindowTokens % (all.groups.tp->size() * all.groups.cp->size()) != 0) return;
+    expect_same_by_all_ways(all, {.windows = {2}, .shares = {1}, .shared_ffn = 12});
+  });
+}
+
+/// Many small experts, of which each token goes to several.
+TEST(MoeLayerOverRanks, FineGrainedExperts) {
+  constexpr int kExperts = 144;
+  for_each_moe_mapping(
+      [](const AllRanks& all) {
+        if (kWindowTokens % (all.groups.tp->size() * all.groups.cp->size()) != 0) return;
+        expect_same_by_all_ways(
+            all,
+            {.experts = kExperts, .top_k = 8, .windows = {2}, .shares = {1}, .shared_ffn = 12});
+      },
+      kExperts);
+}
+
 TEST(MoeLayerOverRanks, ARankMayHaveNoTokens) {
   for_each_moe_mapping([](const AllRanks& all) {
     expect_same_by_all_ways(all, {.windows = {0, 2}});
@@ -155,9 +211,9 @@ TEST(MoeDispatch, BringsTokensBackWhenExpertsAreTheIdentity) {
       for (double& value : part) value /= kTopK * all.groups.etp->size();
       from_doubles(moe.exec, part, results);
       dispatch.give_back(moe.context(), 0, results, returned, values, returned_values);
-      dispatch.combine(moe.context(), returned, /*residual=*/{}, y);
+      const AnyView back =
+          dispatch.combine_with_values(moe.context(), returned, returned_values, y);
       EXPECT_TRUE(close(moe.exec, y, x, tolerance(DType::fp64))) << dispatcher;
-      const AnyView back = dispatch.values_of_assignments(moe.context(), returned_values);
       std::vector<double> weights = to_doubles(moe.exec, moe.saved.routing.weights);
       for (double& weight : weights) weight *= all.groups.etp->size();
       EXPECT_TRUE(close(to_doubles(moe.exec, back), weights, tolerance(DType::fp64)));

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Router, auxiliary-loss, z-loss and permutation vectors from megatron-core (CPU, float32, one process).
 
-usage: make_megatron.py OUT_DIR        (writes OUT_DIR/routing.json; its "notes" state shapes and conventions)
+usage: make_megatron.py OUT_DIR        (writes OUT_DIR/routing.json and rules.json; "notes" state shapes and conventions)
 """
 import argparse
 import itertools
@@ -36,6 +36,29 @@ NOTES = [
     " permuted_probs [T*K] = prob of each row",
     "permute: expert_out [T*K][H] is an input in permuted row order; unpermuted [T][H] = per token the sum of its"
     " rows; unpermuted_weighted [T][H] = the same with each row times its prob",
+]
+
+RULE_NOTES = [
+    "T tokens, E experts, K = top_k; everything is computed in float32, numbers have 9 significant digits",
+    "small and large hold inputs: logits [T][E], grad_probs [T][E], bias [E]; a case names its inputs",
+    "experts [T][K]: the chosen ones in ascending order, probs [T][K]: their probabilities; bias is true where the bias"
+    " was added to the scores for the choice; num_groups 0: no groups; grad_logits [T][E] = gradient of"
+    " sum(probs * grad_probs) with respect to logits",
+    "aux_loss: of the first top_k sigmoid scores over the sum of all, over all tokens: tokens_per_expert [E], loss and"
+    " grad_logits as in routing.json, of the small inputs",
+]
+RULES = [  # inputs, top_k, score function, softmax before top-k, (groups, groups chosen), scaling, bias
+    ("small", 1, "sigmoid", False, (0, 0), None, False),
+    ("small", 2, "sigmoid", False, (0, 0), 2.5, False),
+    ("small", 4, "sigmoid", False, (0, 0), None, True),
+    ("small", 2, "sigmoid", False, (2, 1), None, False),
+    ("small", 4, "sigmoid", False, (4, 2), 1.5, True),
+    ("small", 2, "softmax", False, (4, 2), None, False),
+    ("small", 4, "softmax", False, (4, 2), 0.5, False),
+    ("small", 2, "softmax", True, (2, 1), 2.5, False),
+    ("small", 1, "softmax", True, (0, 0), 3.0, False),
+    ("large", 8, "sigmoid", False, (8, 4), 2.5, True),
+    ("large", 8, "softmax", False, (0, 0), None, False),
 ]
 
 
@@ -110,6 +133,45 @@ def routing():
     }
 
 
+def rule_inputs(seed, tokens, experts):
+    return {"logits": random(seed, tokens, experts, scale=2.0), "grad_probs": random(seed + 1, tokens, experts),
+            "bias": random(seed + 2, experts, scale=0.3)}
+
+
+def rule_case(inputs, name, top_k, score, pre, groups, scaling, bias):
+    of = inputs[name]
+    logits = leaf(of["logits"])
+    probs, chosen = moe_utils.topk_routing_with_score_function(
+        logits, top_k, use_pre_softmax=pre, num_groups=groups[0] or None, group_topk=groups[1] or None,
+        scaling_factor=scaling, score_function=score, expert_bias=of["bias"] if bias else None)
+    (probs * of["grad_probs"]).sum().backward()
+    experts = chosen.nonzero()[:, 1].reshape(-1, top_k)
+    return {"inputs": name, "top_k": top_k, "score_function": score, "pre_softmax": pre, "num_groups": groups[0],
+            "group_top_k": groups[1], "scaling_factor": scaling or 1.0, "bias": bias, "experts": plain(experts),
+            "probs": plain(probs.gather(1, experts)), "grad_logits": plain(logits.grad)}
+
+
+def sigmoid_aux_case(logits, top_k):
+    logits = leaf(logits)
+    chosen, scores = moe_utils.compute_routing_scores_for_aux_loss(logits, top_k, "sigmoid")
+    loss = moe_utils.switch_load_balancing_loss_func(
+        scores, chosen.sum(0), logits.shape[0], top_k, logits.shape[1], AUX_COEFFICIENT)
+    loss.backward()
+    return {"top_k": top_k, "coefficient": AUX_COEFFICIENT, "tokens_per_expert": plain(chosen.sum(0)),
+            "loss": plain(loss), "grad_logits": plain(logits.grad)}
+
+
+def rules():
+    inputs = {"small": rule_inputs(21, 12, 8), "large": rule_inputs(31, 3, 256)}
+    return {
+        "notes": RULE_NOTES,
+        "versions": {"megatron_core": megatron.core.__version__, "torch": torch.__version__},
+        **{name: {key: plain(value) for key, value in of.items()} for name, of in inputs.items()},
+        "rules": [rule_case(inputs, *case) for case in RULES],
+        "aux_loss": [sigmoid_aux_case(inputs["small"]["logits"], k) for k in TOP_KS],
+    }
+
+
 def as_text(data):
     """JSON with one line per list element of the top level."""
     def value(v):
@@ -125,12 +187,12 @@ def main():
     out_dir = parser.parse_args().out_dir
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    data = routing()
     out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / "routing.json"
-    path.write_text(as_text(data))
-    assert json.loads(path.read_text()) == data
-    print(path, path.stat().st_size, {k: len(v) for k, v in data.items() if isinstance(v, list)})
+    for name, data in (("routing", routing()), ("rules", rules())):
+        path = out_dir / f"{name}.json"
+        path.write_text(as_text(data))
+        assert json.loads(path.read_text()) == data
+        print(path, path.stat().st_size, {k: len(v) for k, v in data.items() if isinstance(v, list)})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 #include "ops/permute.hpp"
 #include "ops/router.hpp"
+#include "ops/switch_loss.hpp"
 #include "tensor/arena.hpp"
 #include "tensor/compare.hpp"
 #include "tests/support/tensors.hpp"
@@ -38,13 +39,28 @@ class Megatron : public testing::Test {
   }
 
   ops::Routed route(int top_k, bool pre_softmax) {
+    return route(top_k, pre_softmax, make_statistics(starts(1)));
+  }
+  ops::Routed route(int top_k, bool pre_softmax, const ops::RouteStatistics& statistics) {
     const View2<int> chosen(arena_.make1<int>(tokens_ * top_k).data(),
                             static_cast<std::size_t>(tokens_), static_cast<std::size_t>(top_k));
     ops::Routed routed{memory_.poisoned(DType::fp32, tokens_, experts_),
                        memory_.poisoned(DType::fp32, tokens_), chosen,
                        memory_.poisoned(DType::fp32, tokens_, top_k)};
-    ops::route(exec_, logits_, pre_softmax, routed);
+    ops::route(exec_, logits_, {ops::ScoreFunction::softmax, pre_softmax}, {}, routed, statistics);
     return routed;
+  }
+  ops::RouteStatistics make_statistics(const std::vector<int>& offsets) {
+    const auto count = static_cast<std::int64_t>(offsets.size()) - 1;
+    const auto table = [&] { return memory_.poisoned(DType::fp64, count, experts_).as2<double>(); };
+    return {memory_.integers(offsets),
+            table(),
+            table(),
+            table(),
+            arena_.make1<double>(count),
+            arena_.make1<double>(count),
+            arena_.make1<double>(ops::route_scratch(tokens_, count, experts_)),
+            {}};
   }
   /// Gradient of the logits for one window layout.
   std::vector<double> gradient(const ops::Routed& routed, const AnyIn& dweights,
@@ -52,8 +68,15 @@ class Megatron : public testing::Test {
                                bool pre_softmax) {
     const AnyView dl = memory_.poisoned(DType::fp32, tokens_, experts_);
     ops::route_backward(exec_,
-                        {routed.scores, routed.lse, routed.weights, dweights, routed.experts,
-                         offsets, slope, z_scale, pre_softmax},
+                        {routed.scores,
+                         routed.lse,
+                         routed.weights,
+                         dweights,
+                         routed.experts,
+                         offsets,
+                         slope,
+                         z_scale,
+                         {ops::ScoreFunction::softmax, pre_softmax}},
                         dl);
     return to_doubles(exec_, dl);
   }
@@ -114,19 +137,17 @@ TEST_F(Megatron, AuxiliaryLossAndItsGradient) {
   for (const nlohmann::json& one : facts_.at("aux_loss")) {
     const int top_k = one.at("top_k"), windows = one.at("windows");
     SCOPED_TRACE("top_k " + std::to_string(top_k) + ", windows " + std::to_string(windows));
-    const ops::Routed routed = route(top_k, /*pre_softmax=*/false);
-    const auto offsets = memory_.integers(starts(windows));
-    const AnyView counts = memory_.poisoned(DType::fp64, windows, experts_);
-    const AnyView sums = memory_.poisoned(DType::fp64, windows, experts_);
+    const ops::RouteStatistics found = make_statistics(starts(windows));
+    const ops::Routed routed = route(top_k, /*pre_softmax=*/false, found);
+    const auto& offsets = found.offsets;
     const AnyView slope = memory_.poisoned(DType::fp32, windows, experts_);
     const auto losses = arena_.make1<double>(windows);
 
-    ops::window_statistics(exec_, routed.scores, routed.experts, offsets, counts.as2<double>(),
-                           sums.as2<double>());
-    ops::switch_loss(exec_, tokens_ / windows, counts.as2<double>(), sums.as2<double>(), top_k,
+    ops::switch_loss(exec_, tokens_ / windows, found.counts, found.sums, top_k,
                      one.at("coefficient"), 1.0 / windows, losses, slope);
 
-    EXPECT_EQ(to_doubles(exec_, counts), flat(one.at("tokens_per_expert").get<Matrix>()));
+    EXPECT_EQ(to_host(exec_, View1<double>(found.counts.data(), found.counts.size())),
+              flat(one.at("tokens_per_expert").get<Matrix>()));
     const std::vector<double> expected = one.at("window_losses");
     EXPECT_LT(difference(to_host(exec_, losses), expected).max_absolute, 1e-7);
     const auto dl = gradient(routed, zeros(tokens_, top_k), offsets, slope, 0, false);
@@ -156,14 +177,15 @@ TEST_F(Megatron, PermutationAndItsInverse) {
     std::vector<int> token_offsets;
     for (int t = 0; t <= tokens_; ++t) token_offsets.push_back(t * top_k);
     const auto ints = [&](std::int64_t size) { return arena_.make1<int>(size); };
-    const ops::Permutation rows{ints(experts_ + 1), ints(assignments), ints(assignments),
-                                ints(assignments)};
+    const ops::Permutation rows{ints(experts_ + 1), ints(assignments), ints(assignments)};
     const auto offsets = memory_.integers(token_offsets);
 
     ops::permutation(exec_, View1<int>(routed.experts.data(), routed.experts.size()), offsets,
                      ints(ops::permutation_scratch(tokens_, experts_)), rows);
 
-    EXPECT_EQ(to_host(exec_, rows.token_of), one.at("sorted_indices").get<std::vector<int>>());
+    std::vector<int> tokens = to_host(exec_, rows.assignment_of);
+    for (int& token : tokens) token /= top_k;
+    EXPECT_EQ(tokens, one.at("sorted_indices").get<std::vector<int>>());
     const AnyView permuted_weights = memory_.poisoned(DType::fp32, assignments);
     const AnyIn weights(DType::fp32, routed.weights.data(), {assignments, 1, 1}, 1);
     ops::gather_values(exec_, weights, rows.assignment_of, permuted_weights);

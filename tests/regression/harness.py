@@ -121,6 +121,11 @@ class Case(unittest.TestCase):
         """Metrics without what depends on the clock."""
         return [{k: v for k, v in line.items() if k not in VARYING} for line in self.metrics(name)]
 
+    def report(self, name):
+        """The numbers that are in the page of a run."""
+        page = (self.run_folder(name) / "report.html").read_text(encoding="utf-8")
+        return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
     def checkpoint(self, name, step):
         return self.run_folder(name) / "checkpoints" / f"step-{step:08d}"
 

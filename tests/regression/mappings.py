@@ -1,6 +1,7 @@
 """Which mappings of ranks are legal for a model, and few of them that show every pair of settings
 beside each other. Numbers alone: nothing is run. `python3 mappings.py` prints the matrix."""
 
+import collections
 import itertools
 import typing
 
@@ -37,6 +38,30 @@ class Model(typing.NamedTuple):
 MIXED, DENSE = Model(), Model(experts=0)
 UNTIED = Model(kv_heads=2, more=("model.tie_embeddings=false",))
 
+# What the MoE layers of a model are like, several things at a time: a mapping must be right with each.
+ROUTINGS = {
+    "plain": (),
+    "sigmoid": ("moe.score_function=sigmoid", "moe.num_groups=4", "moe.group_top_k=2",
+                "moe.scaling_factor=2.5", "moe.balancing=seq_aux_loss", "moe.expert_bias=true",
+                "moe.expert_bias_update_rate=0.01", "moe.capacity_factor=1.5",
+                "moe.shared_ffn_hidden_size=16", "moe.shared_gate=true"),
+    "padded": ("moe.pre_softmax=true", "moe.balancing=[\"aux_loss\", \"global_aux_loss\"]",
+               "moe.aux_loss_coefficients=[0.3, 0.2]", "moe.capacity_factor=1.0",
+               "moe.pad_to_capacity=true", "moe.drop_policy=position",
+               "moe.shared_ffn_hidden_size=8"),
+    "sinkhorn": ("moe.balancing=sinkhorn", "moe.aux_loss_coefficients=[]", "moe.input_jitter=0.1",
+                 "moe.router_dtype=fp64"),
+}
+# What is computed again in backward.
+RECOMPUTES = {
+    "none": (),
+    "parts": ("recompute.granularity=selective",
+              "recompute.modules=[\"core_attn\", \"shared_experts\", \"moe_act\"]"),
+    "layers": ("recompute.granularity=selective", "recompute.modules=[\"mlp\", \"moe\"]"),
+    "uniform": ("recompute.granularity=full", "recompute.method=uniform", "recompute.layers=1"),
+    "block": ("recompute.granularity=full", "recompute.method=block", "recompute.layers=1"),
+}
+
 
 class Mapping(typing.NamedTuple):
     ranks: int = 1
@@ -53,6 +78,8 @@ class Mapping(typing.NamedTuple):
     dispatcher: str = "alltoall"
     model: Model = MIXED
     more: tuple = ()  # as above
+    routing: str = "plain"
+    recompute: str = "none"
 
     @property
     def dp(self):
@@ -70,21 +97,22 @@ class Mapping(typing.NamedTuple):
         sizes = (f"parallel.{name}={getattr(self, name)}"
                  for name in ("tp", "cp", "cp_comm", "pp", "vpp", "ep", "etp", "order"))
         return (*sizes, f"parallel.sp={str(self.sp).lower()}", f"batch.micro_size={self.micro}",
-                f"moe.dispatcher={self.dispatcher}", *self.more, *self.model.overrides())
+                f"moe.dispatcher={self.dispatcher}", *self.more, *self.model.overrides(),
+                *ROUTINGS[self.routing], *RECOMPUTES[self.recompute])
 
     def alone(self):
         """One rank that trains the same model, with the whole batch as a single micro-batch."""
-        return Mapping(model=self.model, micro=self.model.batch)
+        return Mapping(model=self.model, micro=self.model.batch, routing=self.routing)
 
     def __str__(self):
         sequence = " " if self.tp == 1 else "s" if self.sp else "-"
         return (f"{self.ranks:5} {self.tp:2}{sequence} {self.cp:2} {self.cp_comm:10} {self.pp:2} "
                 f"{self.vpp:3} {self.dp:2} {self.etp:3} {self.ep:2} {self.edp:3} {self.order} "
-                f"{self.micro:5} {self.dispatcher:9}")
+                f"{self.micro:5} {self.dispatcher:9} {self.routing:8} {self.recompute:9}")
 
 
 HEAD = (f"ranks tp  cp {'cp_comm':10} pp vpp dp etp ep edp {'order':{len(ORDERS[0])}} micro "
-        f"{'dispatch':9}")  # of a mapping as text
+        f"{'dispatch':9} {'routing':8} {'recompute':9}")  # of a mapping as text
 
 
 def divides(divisor, number):
@@ -227,10 +255,24 @@ def legal_mappings(sizes):
                     yield dense
 
 
+# What the program computes on any mapping: chosen for a mapping that is there.
+FREE = {"routing": tuple(ROUTINGS), "recompute": tuple(RECOMPUTES)}
+
+
 def settings(mapping):
-    """What shall be seen beside each other. Without tp there is no sp to be had."""
+    """What shall be seen beside each other. Without tp there is no sp to be had, and without experts
+    no routing."""
     sequence = "none" if mapping.tp == 1 else mapping.sp
-    return (("sp", sequence), *((name, getattr(mapping, name)) for name in SOME))
+    routing = "none" if mapping.model.experts == 0 else mapping.routing
+    return (("sp", sequence), ("routing", routing), ("recompute", mapping.recompute),
+            *((name, getattr(mapping, name)) for name in SOME))
+
+
+def free_settings(mapping):
+    """The same mapping with each routing and recomputation that it can have."""
+    routings = FREE["routing"] if mapping.model.experts > 0 else FREE["routing"][:1]
+    return [mapping._replace(routing=routing, recompute=recompute)
+            for routing, recompute in itertools.product(routings, FREE["recompute"])]
 
 
 def combinations(mapping, count):
@@ -259,6 +301,22 @@ def cover(mappings, count, given=()):
         chosen.append(best)
         for entry in left:
             entry[1] &= ~new
+    return chosen
+
+
+def spread(mappings, given):
+    """Each of them with a routing and a recomputation, so that all pairs with these are there: always
+    those that bring most new ones, beside what `given` ones have, and of those the rarest."""
+    seen = {pair for mapping in given for pair in combinations(mapping, 2)}
+    times = collections.Counter()
+    chosen = []
+    for mapping in sorted(mappings, key=price):
+        best = max(free_settings(mapping),
+                   key=lambda other: (len(set(combinations(other, 2)) - seen),
+                                      -times[other.routing] - times[other.recompute]))
+        seen.update(combinations(best, 2))
+        times.update((best.routing, best.recompute))
+        chosen.append(best)
     return chosen
 
 
@@ -315,17 +373,18 @@ def in_order(chosen):
 def matrix():
     """Those above, and all pairs of settings."""
     given = SIMPLE + SPECIAL
-    return in_order((*given, *cover(legal_mappings(SOME), 2, given)))
+    return in_order((*SIMPLE, *spread((*SPECIAL, *cover(legal_mappings(SOME), 2, given)), SIMPLE)))
 
 
 def third(chosen):
-    """What makes a third of them with the simple ones, and has every setting."""
-    return [mapping for mapping in chosen if mapping not in SIMPLE][1::4]
+    """What makes a third of them with the simple ones, and has every setting of a mapping. The routing
+    is the one for which no rounding in fp32 decides between two experts."""
+    return [mapping._replace(routing="plain") for mapping in chosen if mapping not in SIMPLE][1::4]
 
 
 def long_matrix():
     """All triples of settings."""
-    return in_order(cover(legal_mappings(ALL), 3))
+    return in_order(spread(cover(legal_mappings(ALL), 3), ()))
 
 
 def neighbours(mapping):

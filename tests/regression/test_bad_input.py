@@ -35,14 +35,15 @@ class Decks(harness.Case):
                 (("batch.micro_size=3",), ("micro_size", "global_size", "3")),
                 (("moe.window=3",), ("window", "micro_size", "3")),
                 (("moe.top_k=9",), ("top_k", "num_experts", "9")),
-                (("moe.top_k=1",), ("top_k", "pre_softmax"))):
+                (("moe.num_groups=2",), ("group_top_k", "num_groups", "1 to 2 would do")),
+                (("moe.top_k=1",), ("top_k", "pre_softmax", "sigmoid"))):
             output = self.train("moe.toml", "bad", *override, code=65)
             for word in words:
                 self.assertIn(word, output, override)
 
     def test_what_is_not_there_yet_is_refused_with_a_sentence(self):
-        for override in ("parallel.tp=auto", "parallel.overlap_ep=true", "moe.capacity_factor=1.0",
-                         "precision.fp8=delayed", "recompute.granularity=full", "moe.balancing=sinkhorn"):
+        for override in ("parallel.tp=auto", "parallel.overlap_ep=true", "optimizer.moments=bf16",
+                         "precision.fp8=delayed", "parallel.grad_wire=bf16", "moe.global_aux_counts=running"):
             output = self.train("moe.toml", "bad", override, code=65)
             self.assertIn("not available in this version", output, override)
 

@@ -44,7 +44,7 @@ class Benchmarks(harness.Case):
         self.assertAlmostEqual(sum(phase["share"] for phase in step["phases"]), 1)
         self.assertLessEqual(step["phases_seconds"], 1.05 * line["most_seconds"])
         self.assertGreaterEqual(step["phases_seconds"], 0.5 * line["least_seconds"])
-        for name in ("forward: attention", "backward: MoE", "update weights", "other"):
+        for name in ("forward: attention", "backward: MoE: experts", "update weights", "other"):
             self.assertIn(name, phases)
         self.assertAlmostEqual(step["tokens_per_second"], step["sizes"]["tokens"] / line["seconds"])
         limit = step["limit"]
@@ -54,6 +54,15 @@ class Benchmarks(harness.Case):
         self.assertGreaterEqual(sum(memory["classes"].values()), memory["account_bytes"])
         self.assertGreater(memory["account_bytes"], 0)
         self.assertGreater(memory["process_peak_bytes"], memory["account_bytes"])
+
+    def check_layer(self, layer):
+        phases = {phase["name"]: phase["seconds"] for phase in layer["phases"]}
+        parts = {direction: [f"{direction}: MoE: {part}" for part in ("router", "permute", "combine")]
+                 for direction in ("forward", "backward")}
+        routing = sum(phases[name] for names in parts.values() for name in names)
+        self.assertAlmostEqual(layer["routing_seconds"], routing + phases["forward: MoE: plan"])
+        self.assertAlmostEqual(layer["routing_share"],
+                               layer["routing_seconds"] / (layer["routing_seconds"] + layer["experts_seconds"]))
 
     def test_each_on_one_rank(self):
         for name, expected in LINES.items():
@@ -71,6 +80,12 @@ class Benchmarks(harness.Case):
                     self.assertEqual(lines, expected)
                 if name == "step":
                     self.check_step(report)
+                if name == "layer":
+                    self.check_layer(report)
+                if name in ("router", "dispatch"):
+                    for line in report["lines"]:
+                        self.assertGreaterEqual(line["moved_ratio"], 1)
+                        self.assertLessEqual(line["moved_ratio"], 1.3, line)
 
     def test_two_ranks_share_the_work(self):
         result = self.bench("layer", "dispatch", "step", ranks=2)

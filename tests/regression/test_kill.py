@@ -102,6 +102,7 @@ class Kill(harness.Case):
             self.assertIn(f"at step {before}\n", output)
         self.assertEqual(self.lasting_metrics(name), self.lasting_metrics("whole"))
         self.assert_same_tensors(self.checkpoint(name, STEPS), self.checkpoint("whole", STEPS))
+        self.assertEqual(self.report(name)["routing"], self.report("whole")["routing"])
         left, expected = (sorted(os.listdir(self.run_folder(run) / "checkpoints"))
                           for run in (name, "whole"))
         self.assertEqual(left, expected)

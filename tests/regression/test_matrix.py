@@ -39,6 +39,8 @@ FAULTS = {
     "grad_norm.replicas": mappings.TP,
     "grad_reduce.tp_missing": mappings.TP,
     "balance.local_windows": mappings.TP,
+    "capacity.local_windows": mappings.CP._replace(routing="padded"),
+    "sinkhorn.local_sums": mappings.CP._replace(routing="sinkhorn"),
     "context.wrong_zigzag": mappings.CP,
     "context.merge_without_lse": mappings.CP,
     "context.keys_one_step_late": mappings.CP,
@@ -124,10 +126,11 @@ class Case(harness.Case):
         references = {}
         for mapping in chosen:
             with self.subTest(mapping=str(mapping), more=mapping.more):
-                reference = references.get(mapping.model)
+                alone = mapping.alone()
+                reference = references.get(alone)
                 if reference is None:
-                    reference = references[mapping.model] = f"reference-{len(references)}"
-                    self.train_as(mapping.alone(), reference, *overrides, fault=fault)
+                    reference = references[alone] = f"reference-{len(references)}"
+                    self.train_as(alone, reference, *overrides, fault=fault)
                 start = time.monotonic()
                 output = self.train_as(mapping, "other", *overrides, fault=fault)
                 seconds = time.monotonic() - start
@@ -279,20 +282,24 @@ class Faults(Case):
     def test_every_fault_is_caught(self):
         self.assertGreaterEqual(len(FAULTS), 25)
         self.table.append(f"{'fault, and who catches it':28} {mappings.HEAD}  by what")
-        self.train_as(Mapping(), "sound", self.STEPS)
+        for routing in {mapping.routing for mapping in FAULTS.values()}:
+            self.train_as(Mapping(routing=routing), routing, self.STEPS)
         for fault, mapping in FAULTS.items():
             with self.subTest(fault=fault):
                 self.train_as(mapping, "other", self.STEPS, fault=fault)
-                result = self.compare("other", "sound")
+                result = self.compare("other", mapping.routing)
                 self.table.append(f"{fault:28} {mapping}  {self.fails_of(result)}")
                 self.assertFalse(result["within"])
             self.remove_run("other")
 
     def test_no_fault_does_anything_to_one_rank(self):
         """So it is the mapping that a fault spoils, and what is caught is that."""
-        self.train_as(Mapping(), "sound", self.STEPS)
-        self.train_as(Mapping(), "faulty", self.STEPS, fault=",".join(FAULTS))
-        self.assertEqual(self.lasting_metrics("faulty"), self.lasting_metrics("sound"))
+        for routing in {mapping.routing for mapping in FAULTS.values()}:
+            alone = Mapping(routing=routing)
+            self.train_as(alone, "sound-" + routing, self.STEPS)
+            self.train_as(alone, "faulty-" + routing, self.STEPS, fault=",".join(FAULTS))
+            self.assertEqual(self.lasting_metrics("faulty-" + routing),
+                             self.lasting_metrics("sound-" + routing))
 
 
 if __name__ == "__main__":

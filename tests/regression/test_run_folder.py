@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,10 +91,11 @@ class FullDisk(harness.Case):
         self.checkpoints = self.disk / self.id().split(".")[-1]
         self.filler = self.disk / "filler"
         self.addCleanup(self.filler.unlink, missing_ok=True)
+        self.addCleanup(shutil.rmtree, self.checkpoints, ignore_errors=True)
 
-    def fill(self):
+    def fill(self, left=64 * 1024):
         free = os.statvfs(self.disk)
-        self.filler.write_bytes(b"x" * (free.f_bavail * free.f_frsize - 64 * 1024))
+        self.filler.write_bytes(b"x" * (free.f_bavail * free.f_frsize - left))
 
     def overrides(self, *more):
         return (f"checkpoint.folder={self.checkpoints}", "optimizer.warmup_steps=1", *more)
@@ -133,6 +135,23 @@ class FullDisk(harness.Case):
         self.train("moe.toml", "whole", "run.steps=9", "optimizer.warmup_steps=1", *ranks, ranks=2)
         self.assertEqual(self.lasting_metrics("full"), self.lasting_metrics("whole"))
         self.assert_same_tensors(self.checkpoints / "step-00000009", self.checkpoint("whole", 9))
+
+    def test_statistics_of_the_routing_are_left_out(self):
+        """Where they find no room, that is said once, and the run goes on."""
+        def train(steps):
+            return self.run_program("train", harness.TINY / "moe.toml", "run.name=run", f"run.out={self.checkpoints}",
+                                    "log.progress=none", "checkpoint.folder=saved", "checkpoint.interval=2",
+                                    "optimizer.warmup_steps=1", f"run.steps={steps}")
+        train(4)
+        self.fill(left=512 * 1024)
+        output = train(10)
+        self.assertEqual(output.count("no statistics of the routing: cannot"), 1, output)
+        self.assertIn("No space left", output)
+        folder = self.checkpoints / "run"
+        self.assertEqual((folder / "metrics.jsonl").read_text().count("\n"), 10)
+        self.assertEqual([name for name in os.listdir(folder) if name.endswith((".new", ".probe"))], [])
+        self.filler.unlink()
+        self.assertNotIn("statistics of the routing:", train(12))
 
     def test_space_that_comes_back_is_used(self):
         self.train("moe.toml", "full", *self.overrides("run.steps=4"))

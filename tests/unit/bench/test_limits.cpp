@@ -25,23 +25,59 @@ TEST(LimitSeconds, AreProductsThenBytes) {
   EXPECT_DOUBLE_EQ(limit_seconds(limits, 100, 5), 1.0);
 }
 
-TEST(RoutingBytes, CountEveryRowOnceEachWay) {
-  const RoutingSize size{/*tokens=*/100, /*hidden=*/1000, /*experts=*/4, /*top_k=*/2, DType::bf16};
-  // 200 rows read and written, 200 read and 100 written, 2000 bytes each; beside them little.
-  const double rows = 700.0 * 2000;
-  EXPECT_GT(static_cast<double>(dispatch_bytes(size)), rows);
-  EXPECT_LT(static_cast<double>(dispatch_bytes(size)), 1.01 * rows);
+RoutingSize small_routing() {
+  return {/*tokens=*/100, /*hidden=*/1000, /*experts=*/4,
+          /*top_k=*/2,    DType::bf16,     DType::fp32};
+}
+
+TEST(RoutingBytes, CountEveryTokenOnceAndEveryRowTwice) {
+  // 100 tokens read, 200 rows written; 200 read, 100 tokens written; 2000 bytes each.
+  const double rows = 600.0 * 2000;
+  const RoutingBytes bytes = dispatch_bytes(small_routing());
+  EXPECT_GT(static_cast<double>(bytes.least), rows);
+  EXPECT_LT(static_cast<double>(bytes.least), 1.01 * rows);
+  EXPECT_EQ(bytes.moved, bytes.least);
+}
+
+TEST(RoutingBytes, CountWhatIsPutInOrderForExpertsOfSeveralRanks) {
+  RoutingSize size = small_routing();
+  size.is_reordered = true;
+  const RoutingBytes there = dispatch_bytes(small_routing()), ordered = dispatch_bytes(size);
+  EXPECT_EQ(ordered.least, there.least);
+  // 200 rows read and written before the experts and behind them, and a value before them.
+  EXPECT_EQ(ordered.moved - there.moved, 2 * 200 * (2 * 2000 + 4) + 200 * (2 * 4 + 4));
+}
+
+TEST(RoutingBytes, OfThePlanAreItsTables) {
+  const RoutingBytes bytes = plan_bytes(small_routing());
+  EXPECT_EQ(bytes.least, 4 * (2 * 200 + 100 + 1 + 4 + 1));
+  EXPECT_EQ(bytes.moved, bytes.least);
 }
 
 TEST(RoutingBytes, OfTheRouterAreThoseOfItsRowsAndWeight) {
-  const RoutingSize size{100, 1000, 4, 2, DType::bf16};
   const double rows = 100.0 * 2000, weight = 4.0 * 1000 * 4;
-  const auto forward = static_cast<double>(router_forward_bytes(size));
-  EXPECT_GT(forward, rows + weight);
-  EXPECT_LT(forward, 1.1 * (rows + weight));
-  const auto backward = static_cast<double>(router_backward_bytes(size));
-  EXPECT_GT(backward, 3 * rows + 2 * weight);
-  EXPECT_LT(backward, 1.1 * (3 * rows + 2 * weight));
+  const RoutingBytes forward = router_forward_bytes(small_routing());
+  EXPECT_GT(static_cast<double>(forward.least), rows + weight);
+  EXPECT_LT(static_cast<double>(forward.least), 1.1 * (rows + weight));
+  // Logits are written and read; the offsets of tokens written.
+  EXPECT_EQ(forward.moved - forward.least, 2 * 100 * 4 * 4 + 101 * 4);
+  const RoutingBytes backward = router_backward_bytes(small_routing());
+  EXPECT_GT(static_cast<double>(backward.least), 3 * rows + 2 * weight);
+  EXPECT_LT(static_cast<double>(backward.least), 1.1 * (3 * rows + 2 * weight));
+  EXPECT_EQ(backward.moved - backward.least, 3 * 100 * 4 * 4);
+}
+
+TEST(RoutingBytes, AreAtMostAThirdAboveTheLeast) {
+  for (const RoutingSize& size : {RoutingSize{32'768, 512, 8, 2, DType::bf16, DType::fp32},
+                                  RoutingSize{2048, 1024, 64, 8, DType::bf16, DType::fp32},
+                                  RoutingSize{2048, 1024, 64, 8, DType::fp32, DType::fp32}}) {
+    for (const RoutingBytes& bytes : {router_forward_bytes(size), router_backward_bytes(size),
+                                      plan_bytes(size), dispatch_bytes(size)}) {
+      EXPECT_LE(static_cast<double>(bytes.moved), 1.3 * static_cast<double>(bytes.least))
+          << size.hidden << ", " << size.experts << ", " << name_of(size.type);
+      EXPECT_GE(bytes.moved, bytes.least);
+    }
+  }
 }
 
 ModelDefinition small_model() {

@@ -39,6 +39,11 @@ TEST(Report, IsAnObjectForPrograms) {
   EXPECT_DOUBLE_EQ(line.at("seconds"), 0.5);
   EXPECT_DOUBLE_EQ(line.at("flops_per_second"), 2e8);
   EXPECT_EQ(line.at("repetitions"), 7);
+  EXPECT_FALSE(line.contains("moved_ratio")) << "nobody counted";
+  BenchReport counted = sample();
+  counted.lines.front().moved_bytes = 2.5e8;
+  EXPECT_DOUBLE_EQ(json_of(counted).at("lines").at(0).at("moved_ratio"), 1.25);
+  EXPECT_DOUBLE_EQ(json_of(counted).at("lines").at(0).at("moved_bytes"), 2.5e8);
 }
 
 TEST(Cpu, HasNoUnitThatItDoesNotHave) {

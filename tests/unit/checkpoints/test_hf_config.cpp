@@ -177,6 +177,12 @@ TEST(HfConfig, RefusesToWriteWhatItCannotExpress) {
   expect_no_config("llama", "qkv_bias", [](auto& definition) { definition.model.qkv_bias = true; });
   expect_no_config("mixtral", "pre_softmax",
                    [](auto& definition) { definition.moe.pre_softmax = true; });
+  expect_no_config("mixtral", "score_function",
+                   [](auto& definition) { definition.moe.score_function = "sigmoid"; });
+  expect_no_config("mixtral", "num_groups",
+                   [](auto& definition) { definition.moe.num_groups = 2; });
+  expect_no_config("mixtral", "scaling_factor",
+                   [](auto& definition) { definition.moe.scaling_factor = 2.5; });
   expect_no_config("mixtral", "layer_frequency", [](auto& definition) {
     definition.moe.layer_frequency = {0, 1};
   });

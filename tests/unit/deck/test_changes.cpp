@@ -33,6 +33,24 @@ Deck unusual_deck() {
        "moe.top_k=3",
        "moe.layer_frequency=[0, 1, 1]",
        "moe.pre_softmax=true",
+       "moe.num_groups=2",
+       "moe.group_top_k=2",
+       "moe.scaling_factor=2.5",
+       "moe.router_dtype=fp64",
+       "moe.shared_ffn_hidden_size=24",
+       "moe.shared_gate=true",
+       "moe.capacity_factor=1.5",
+       "moe.pad_to_capacity=true",
+       "moe.drop_policy=position",
+       "recompute.granularity=full",
+       "recompute.modules=[\"moe\", \"mlp\"]",
+       "recompute.method=block",
+       "recompute.layers=2",
+       "moe.input_jitter=0.01",
+       "moe.force_load_balancing=true",
+       "moe.force_bias=-0.5",
+       "moe.expert_bias=true",
+       "moe.expert_bias_update_rate=0.002",
        "moe.window=microbatch",
        "moe.balancing=[\"aux_loss\"]",
        "moe.aux_loss_coefficients=[0.30000000000000004]",
@@ -76,6 +94,8 @@ Deck unusual_deck() {
        "log.interval=2",
        "log.progress=none",
        "log.trace_steps=[7, 3]",
+       "log.per_layer=true",
+       "log.tensorboard=false",
        "log.sample_prompt=tab\there # no comment",
        "backends.gemm=reference",
        "backends.grouped_gemm=reference",
@@ -86,7 +106,7 @@ Deck unusual_deck() {
 Deck other_unusual_deck() {
   return read_small({"model.num_layers=5", "parallel.pp=3", "parallel.first_stage_layers=1",
                      "parallel.last_stage_layers=2", "moe.dispatcher=allgather",
-                     "log.trace_steps=2"});
+                     "moe.score_function=sigmoid", "log.trace_steps=2"});
 }
 
 std::map<std::string, std::string> texts(const Deck& deck) {

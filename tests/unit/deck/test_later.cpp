@@ -11,7 +11,6 @@ TEST(DeckLaterKeys, AreAcceptedAtValuesThatChangeNothing) {
       EXPECT_EQ(errors_of_small({later.key + "=" + neutral}), "") << later.key;
     }
   }
-  EXPECT_EQ(errors_of_small({"moe.scaling_factor=1.0"}), "");
 }
 
 TEST(DeckLaterKeys, AreRefusedAtOthersWithTheFeature) {
@@ -44,12 +43,6 @@ TEST(DeckLaterKeys, AreSuggestedToo) {
 }
 
 TEST(DeckLaterValues, AreRefusedWithTheFeature) {
-  EXPECT_SAYS(errors_of_small({"moe.balancing=sinkhorn"}),
-              "moe.balancing = \"sinkhorn\": Sinkhorn balancing is not available in this version; "
-              "use \"aux_loss\" or \"none\"");
-  EXPECT_SAYS(errors_of_small({"moe.balancing=[\"aux_loss\", \"global_aux_loss\"]"}),
-              "the auxiliary loss over the global batch is not available");
-  EXPECT_SAYS(errors_of_small({"moe.balancing=seq_aux_loss"}), "moe.window = 1");
   for (const std::string key : {"tp", "cp", "pp", "vpp", "ep", "etp"}) {
     EXPECT_SAYS(errors_of_small({"parallel." + key + "=auto"}),
                 "parallel." + key +

@@ -17,6 +17,7 @@ TEST(DeckValues, FillEachStruct) {
           "[eval]\ninterval = 5\nsteps = 2\n"
           "[checkpoint]\ninterval = 4\nkeep = 7\n"
           "[log]\nprogress = \"lines\"\nsample_prompt = \"Once \\\"\"\ntrace_steps = [9, 2]\n"
+          "per_layer = true\ntensorboard = false\n"
           "[backends]\ngemm = \"reference\"\n",
       "deck.toml");
 
@@ -46,6 +47,8 @@ TEST(DeckValues, FillEachStruct) {
   EXPECT_EQ(deck.checkpoint.keep, 7);
   EXPECT_EQ(deck.log.sample_prompt, "Once \"");
   EXPECT_EQ(deck.log.trace_steps, (std::vector<std::int64_t>{2, 9}));
+  EXPECT_TRUE(deck.log.per_layer);
+  EXPECT_FALSE(deck.log.tensorboard);
   EXPECT_EQ(deck.backends.gemm, "reference");
   EXPECT_EQ(deck.backends.attention, "auto");
 }
@@ -58,6 +61,8 @@ TEST(DeckValues, DefaultsAreThoseOfTheStructs) {
   EXPECT_EQ(deck.definition.moe.receive_budget, MoeConfig().receive_budget);
   EXPECT_EQ(deck.parallel.order, ParallelConfig().order);
   EXPECT_EQ(deck.optimizer.lr, OptimizerConfig().lr);
+  EXPECT_FALSE(deck.log.per_layer);
+  EXPECT_TRUE(deck.log.tensorboard);
   EXPECT_EQ(deck.definition.compute, ModelDefinition().compute);
 }
 
@@ -123,6 +128,30 @@ TEST(DeckValues, BalancingIsOneKindOrAList) {
   EXPECT_EQ(moe("none", "[]").aux_loss_coefficient(), 0);
   EXPECT_SAYS(errors_of_small({"moe.balancing=[\"aux_loss\", \"aux_loss\"]"}), "twice");
   EXPECT_SAYS(errors_of_small({"moe.balancing=[]"}), "is empty");
+}
+
+TEST(DeckValues, RulesOfTheRouter) {
+  const MoeConfig defaults = read_small().definition.moe;
+  EXPECT_EQ(defaults.score_function, "softmax");
+  EXPECT_EQ(defaults.num_groups, 0);
+  EXPECT_EQ(defaults.scaling_factor, 1);
+  EXPECT_EQ(defaults.router_dtype, "fp32");
+  const MoeConfig moe =
+      read_small({"moe.score_function=sigmoid", "moe.num_groups=4", "moe.group_top_k=2",
+                  "moe.scaling_factor=2.5", "moe.router_dtype=fp64"})
+          .definition.moe;
+  EXPECT_EQ(moe.score_function, "sigmoid");
+  EXPECT_TRUE(moe.has_groups());
+  EXPECT_EQ(moe.group_top_k, 2);
+  EXPECT_EQ(moe.scaling_factor, 2.5);
+  EXPECT_EQ(moe.router_dtype, "fp64");
+  EXPECT_EQ(errors_of_small({"moe.top_k=1", "moe.score_function=sigmoid"}), "");
+  EXPECT_EQ(errors_of_small({"moe.num_groups=1"}), "") << "one group is none";
+  EXPECT_SAYS(errors_of_small({"moe.score_function=relu"}), "\"softmax\", \"sigmoid\"");
+  EXPECT_SAYS(errors_of_small({"moe.scaling_factor=0"}), "moe.scaling_factor = 0 is out of range");
+  EXPECT_SAYS(errors_of_small({"moe.num_groups=-1"}), "moe.num_groups = -1 is out of range");
+  EXPECT_SAYS(errors_of_small({"moe.group_top_k=5000"}), "moe.group_top_k = 5000 is out of range");
+  EXPECT_SAYS(errors_of_small({"moe.router_dtype=bf16"}), "\"fp32\", \"fp64\"");
 }
 
 TEST(DeckValues, DurationsHaveUnits) {

@@ -47,5 +47,27 @@ TEST(FastExp, SpecialValues) {
   EXPECT_EQ(fast_exp(1.25), std::exp(1.25));
 }
 
+TEST(FastLog, IsWithinItsErrorOverTheWholeRange) {
+  double worst = 0, worst_near_one = 0;
+  for (auto bits = std::bit_cast<std::uint32_t>(1.2e-38F);
+       bits <= std::bit_cast<std::uint32_t>(3e38F); bits += 1013) {
+    const auto x = std::bit_cast<float>(bits);
+    const double expected = std::log(static_cast<double>(x)),
+                 error = std::abs(fast_log(x) - expected);
+    worst = std::max(worst, error / std::abs(expected));
+    if (std::abs(expected) < 0.1) worst_near_one = std::max(worst_near_one, error);
+  }
+  EXPECT_LE(worst_near_one, 3e-8);
+  EXPECT_LE(worst, 3e-7);
+  EXPECT_GT(worst, 1e-8) << "the measure itself does not see errors";
+}
+
+TEST(FastLog, SpecialValues) {
+  EXPECT_EQ(fast_log(1.0F), 0.0F);
+  EXPECT_EQ(0.0F * fast_log(0.0F), 0.0F);
+  EXPECT_EQ(0.0 * fast_log(0.0), 0.0);
+  EXPECT_EQ(fast_log(2.5), std::log(2.5));
+}
+
 }  // namespace
 }  // namespace konclave

@@ -94,15 +94,54 @@ TEST_F(Permute, PermutationIsAStableSort) {
   for (const Choices& choices : cases()) {
     SCOPED_TRACE(choices.name);
     const ops::Permutation out{integers(choices.num_experts + 1), integers(choices.assignments()),
-                               integers(choices.assignments()), integers(choices.assignments())};
-    ops::permutation(
-        exec_, tensors_.integers(choices.experts), tensors_.integers(choices.token_offsets),
-        integers(ops::permutation_scratch(choices.tokens(), choices.num_experts)), out);
+                               integers(choices.assignments())};
+    const ops::Permutation no_inverse{
+        integers(choices.num_experts + 1), integers(choices.assignments()), {}};
+    for (const ops::Permutation& each : {out, no_inverse}) {
+      ops::permutation(
+          exec_, tensors_.integers(choices.experts), tensors_.integers(choices.token_offsets),
+          integers(ops::permutation_scratch(choices.tokens(), choices.num_experts)), each);
+    }
     const Plain expected = plain(choices);
+    EXPECT_EQ(to_host(exec_, no_inverse.row_of), expected.row_of);
     EXPECT_EQ(to_host(exec_, out.expert_offsets), expected.expert_offsets);
     EXPECT_EQ(to_host(exec_, out.row_of), expected.row_of);
-    EXPECT_EQ(to_host(exec_, out.token_of), expected.token_of);
     EXPECT_EQ(to_host(exec_, out.assignment_of), expected.assignment_of);
+  }
+}
+
+/// Rows first .. first + count - 1, with the value of each where there are some.
+TEST_F(Permute, PermuteRowsBringsEachTokenToItsPlaces) {
+  for (const DType type : kTypes) {
+    for (const Choices& choices : cases()) {
+      const int columns = choices.tokens() > 300 ? 3 : 33;
+      SCOPED_TRACE(std::string(name_of(type)) + ", " + choices.name);
+      tensors_ = Tensors(exec_);
+      const AnyView x = tensors_.random("x", type, choices.tokens(), columns);
+      const AnyView weights =
+          tensors_.random("weights", accum_type(type), std::max(1, choices.assignments()));
+      const Plain order = plain(choices);
+      const View1<const int> offsets = tensors_.integers(choices.token_offsets);
+      const View1<const int> row_of = tensors_.integers(order.row_of);
+      const Matrix rows = read(x), values = read(weights);
+      const int all = choices.assignments();
+      for (const auto& [first, count] : {std::pair(0, all), {all / 3, all / 2}, {all, 0}}) {
+        std::vector<double> expected, expected_values;
+        for (int row = first; row < first + count; ++row) {
+          const auto place = static_cast<std::size_t>(row);
+          for (int h = 0; h < columns; ++h) expected.push_back(rows(order.token_of[place], h));
+          expected_values.push_back(values(order.assignment_of[place], 0));
+        }
+        const AnyView y = tensors_.poisoned(type, count, columns);
+        ops::permute_rows(exec_, x, offsets, row_of, first, y);
+        expect_close(y, expected, kExact, "alone");
+        const AnyView again = tensors_.poisoned(type, count, columns);
+        const AnyView to = tensors_.poisoned(accum_type(type), count);
+        ops::permute_rows(exec_, x, offsets, row_of, first, again, {weights.slice(0, all), to});
+        expect_close(again, expected, kExact, "with values");
+        expect_close(to, expected_values, kExact, "values");
+      }
+    }
   }
 }
 
@@ -139,6 +178,14 @@ TEST_F(Permute, CombineRowsAddsTheRowsOfEachToken) {
       expect_close(y, expected.values, tolerance(type), "with a residual", /*typical=*/1);
       ops::combine_rows(exec_, x, offsets, places, residual, residual);
       expect_close(residual, read(y).values, kExact, "y is the residual");
+
+      const AnyView of_rows = tensors_.random("values", accum_type(type), choices.assignments());
+      const AnyView of_assignments = tensors_.poisoned(accum_type(type), choices.assignments());
+      const AnyView again = tensors_.poisoned(type, choices.tokens(), columns);
+      ops::combine_rows(exec_, x, offsets, places, residual, again, {of_rows, of_assignments});
+      std::vector<double> values;
+      for (const int row : row_of) values.push_back(read(of_rows)(row, 0));
+      expect_close(of_assignments, values, kExact, "values");
     }
   }
 }
@@ -156,10 +203,19 @@ TEST_F(Permute, CombineRowsSumsInFp32) {
 
 TEST(PermuteBytes, CountEachRowOnceInAndOnceOut) {
   constexpr int kFp32 = 4, kBf16 = 2, kIndex = 4;
-  EXPECT_EQ(ops::permute_bytes(/*rows=*/6, /*hidden=*/5, DType::fp32),
+  EXPECT_EQ(ops::reorder_bytes(/*rows=*/6, /*hidden=*/5, DType::fp32),
             6 * 5 * kFp32 * 2 + 6 * kIndex);
-  EXPECT_EQ(ops::combine_bytes(/*tokens=*/3, /*assignments=*/6, /*hidden=*/5, DType::bf16),
-            6 * 5 * kBf16 + 3 * 5 * kBf16 + (3 + 1) * kIndex + 6 * kIndex);
+  const std::int64_t rows = 6 * 5 * kBf16 + 3 * 5 * kBf16 + (3 + 1) * kIndex + 6 * kIndex;
+  EXPECT_EQ(ops::permute_bytes(/*tokens=*/3, /*assignments=*/6, /*hidden=*/5, DType::bf16, false),
+            rows);
+  EXPECT_EQ(ops::permute_bytes(3, 6, 5, DType::bf16, /*with_values=*/true), rows + 2 * 6 * kFp32);
+}
+
+TEST(PermuteBytes, OfThePlanCountAssignmentsTwiceWhereNoCacheKeepsThem) {
+  constexpr std::int64_t kIndex = 4, kTables = 100 + 1 + 4 + 1;
+  EXPECT_EQ(ops::permutation_bytes(100, 200, 4), (2 * 200 + kTables) * kIndex);
+  const std::int64_t many = std::int64_t{1} << 20;
+  EXPECT_EQ(ops::permutation_bytes(100, many, 4), (3 * many + kTables) * kIndex);
 }
 
 TEST_F(Permute, GatherValues) {

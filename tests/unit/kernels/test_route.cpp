@@ -14,56 +14,115 @@ struct Plain {
   std::vector<int> experts;
 };
 
-/// By a full sort of each row.
-Plain plain_route(const Matrix& l, int top_k, bool pre_softmax) {
-  Plain out{l, {l.rows, 1, {}}, {l.rows, top_k, {}}, {}};
+double sum_of(const Values& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+
+Values softmax(Values values) {
+  for (double& value : values) value = std::exp(value);
+  const double sum = sum_of(values);
+  for (double& value : values) value /= sum;
+  return values;
+}
+
+/// -inf in all groups but the best.
+Values in_best_groups(Values values, const ops::RouteRule& rule, int top_k) {
+  if (rule.num_groups <= 1) return values;
+  const auto size = static_cast<std::ptrdiff_t>(values.size()) / rule.num_groups;
+  Values worth;
+  for (auto group = values.begin(); group != values.end(); group += size) {
+    Values sorted(group, group + size);
+    std::sort(sorted.rbegin(), sorted.rend());
+    sorted.resize(static_cast<std::size_t>(top_k / rule.group_top_k));
+    worth.push_back(sum_of(sorted));
+  }
+  const std::vector<int> kept = largest(worth, rule.group_top_k);
+  for (int g = 0; g < rule.num_groups; ++g) {
+    if (std::find(kept.begin(), kept.end(), g) != kept.end()) continue;
+    std::fill_n(values.begin() + g * size, size, -std::numeric_limits<double>::infinity());
+  }
+  return values;
+}
+
+/// By full sorts of each row.
+Plain plain_route(const Matrix& l, int top_k, const ops::RouteRule& rule, const Values& bias) {
+  const bool sigmoid = rule.score == ops::ScoreFunction::sigmoid;
+  Plain out{{l.rows, l.columns, {}}, {l.rows, 1, {}}, {l.rows, top_k, {}}, {}};
   for (std::int64_t t = 0; t < l.rows; ++t) {
-    double sum = 0;
-    for (std::int64_t e = 0; e < l.columns; ++e) sum += std::exp(l(t, e));
-    for (std::int64_t e = 0; e < l.columns; ++e) out.scores(t, e) = std::exp(l(t, e)) / sum;
-    out.lse.values.push_back(std::log(sum));
-    std::vector<int> order(static_cast<std::size_t>(l.columns));
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return l(t, a) > l(t, b); });
-    order.resize(static_cast<std::size_t>(top_k));
-    std::sort(order.begin(), order.end());
-    double chosen = 0;
-    for (const int e : order) chosen += out.scores(t, e);
-    for (const int e : order) {
-      out.experts.push_back(e);
-      out.weights.values.push_back(out.scores(t, e) / (pre_softmax ? 1 : chosen));
+    Values logits, by, sigmoids;
+    for (std::int64_t e = 0; e < l.columns; ++e) logits.push_back(l(t, e));
+    for (const double logit : logits) sigmoids.push_back(1 / (1 + std::exp(-logit)));
+    Values scores = softmax(logits);
+    if (sigmoid) {
+      scores = sigmoids;
+      for (double& score : scores) score /= sum_of(sigmoids);
     }
+    by = sigmoid ? sigmoids : rule.pre_softmax || !bias.empty() ? scores : logits;
+    for (std::size_t e = 0; e < bias.size(); ++e) by[e] += bias[e];
+    const std::vector<int> chosen = largest(in_best_groups(by, rule, top_k), top_k);
+    out.experts.insert(out.experts.end(), chosen.begin(), chosen.end());
+    Values weights;
+    for (const int e : chosen) {
+      weights.push_back((sigmoid ? sigmoids : scores)[static_cast<std::size_t>(e)]);
+    }
+    const bool as_they_are = sigmoid ? top_k == 1 : rule.pre_softmax;
+    const double divisor = as_they_are ? 1 : sum_of(weights);
+    for (const double weight : weights) {
+      out.weights.values.push_back(rule.scaling_factor * weight / divisor);
+    }
+    out.scores.values.insert(out.scores.values.end(), scores.begin(), scores.end());
+    double sum = 0;
+    for (const double logit : logits) sum += std::exp(logit);
+    out.lse.values.push_back(std::log(sum));
   }
   return out;
 }
 
 class Route : public RoutingTest {
  protected:
-  void expect_route(const AnyView& logits, int top_k, bool pre_softmax) {
-    const Plain expected = plain_route(read(logits), top_k, pre_softmax);
-    const ops::Routed routed = route(logits, top_k, pre_softmax);
+  void expect_route(const AnyView& logits, int top_k, const ops::RouteRule& rule,
+                    const ops::RouteChoice& choice = {}) {
+    const Plain expected = plain_route(read(logits), top_k, rule, to_doubles_of(choice.bias));
+    const ops::Routed routed = route(logits, top_k, rule, choice);
     const Tolerance allowed = tolerance(logits.type());
     EXPECT_EQ(flat(routed.experts), expected.experts);
     expect_close(routed.scores, expected.scores.values, allowed, "scores");
     expect_close(routed.lse, expected.lse.values, allowed, "lse", /*typical=*/1);
     expect_close(routed.weights, expected.weights.values, allowed, "weights");
   }
+  Values to_doubles_of(const View1<const float>& bias) const {
+    Values values;
+    for (const float value : to_host(exec_, bias)) values.push_back(static_cast<double>(value));
+    return values;
+  }
 };
 
 TEST_F(Route, AgreesWithPlainLoop) {
-  for_each_routing([&](DType type, const RoutingCase& each, bool pre_softmax) {
-    expect_route(tensors_.random("l", type, each.tokens, each.experts), each.top_k, pre_softmax);
+  for_each_variant([&](DType type, const RoutingCase& each, const RoutingVariant& variant) {
+    expect_route(tensors_.random("l", type, each.tokens, each.experts), each.top_k, variant.rule,
+                 choice_of(variant, each.experts));
   });
 }
 
-TEST_F(Route, EqualLogitsGoToTheLowestExpert) {
-  for_each_routing([&](DType type, const RoutingCase& each, bool pre_softmax) {
-    std::vector<double> halves = random_values("l", each.tokens * each.experts);
+/// Logits, and so sigmoids, that are equal in any type.
+TEST_F(Route, EqualValuesGoToTheLowestExpertAndGroup) {
+  for_each_variant([&](DType type, const RoutingCase& each, const RoutingVariant& variant) {
+    if (variant.bias) return;
+    Values halves = random_values("l", each.tokens * each.experts);
     for (double& value : halves) value = std::round(2 * value) / 2;
-    expect_route(tensors_.values(type, halves, each.tokens, each.experts), each.top_k, pre_softmax);
+    expect_route(tensors_.values(type, halves, each.tokens, each.experts), each.top_k,
+                 variant.rule);
   });
-  const AnyView equal = tensors_.values(DType::fp32, std::vector<double>(10, -3), 2, 5);
+  const AnyView equal = tensors_.values(DType::fp32, Values(10, -3), 2, 5);
   EXPECT_EQ(flat(route(equal, 3, false).experts), (std::vector<int>{0, 1, 2, 0, 1, 2}));
+  const AnyView same = tensors_.values(DType::fp32, Values(8, 0.5), 1, 8);
+  const ops::RouteRule in_groups{ops::ScoreFunction::sigmoid, false, 4, 2};
+  EXPECT_EQ(flat(route(same, 3, in_groups).experts), (std::vector<int>{0, 1, 2}));
+}
+
+TEST_F(Route, ManyEqualValuesAmongManyExperts) {
+  Values values(100, 1.0);
+  values[40] = values[99] = 2;
+  const AnyView logits = tensors_.values(DType::fp32, values, 1, 100);
+  EXPECT_EQ(flat(route(logits, 4, false).experts), (std::vector<int>{0, 1, 40, 99}));
 }
 
 TEST_F(Route, LargeLogitsDoNotOverflow) {
@@ -84,7 +143,7 @@ TEST_F(Route, LargeLogitsDoNotOverflow) {
 
 TEST_F(Route, ANaNKeepsExpertsValidAndReachesTheWeights) {
   struct Case {
-    std::vector<double> logits;
+    Values logits;
     std::vector<int> experts;
   };
   const Case cases[] = {{{kNaN, 1, 3, 2}, {2, 3}},
@@ -94,15 +153,23 @@ TEST_F(Route, ANaNKeepsExpertsValidAndReachesTheWeights) {
                         {{kNaN, kNaN, kNaN, kNaN}, {0, 1}}};
   for (const DType type : kAccumTypes) {
     for (const Case& each : cases) {
-      for (const bool pre_softmax : {false, true}) {
-        SCOPED_TRACE(testing::PrintToString(each.logits) + (pre_softmax ? " pre" : " post"));
-        const ops::Routed routed = route(tensors_.values(type, each.logits, 1, 4), 2, pre_softmax);
-        EXPECT_EQ(flat(routed.experts), each.experts);
+      for (const RoutingVariant& variant : routing_variants({1, 4, 2})) {
+        SCOPED_TRACE(testing::PrintToString(each.logits) + " " + variant.name);
+        const AnyView logits = tensors_.values(type, each.logits, 1, 4);
+        const ops::Routed routed = route(logits, 2, variant.rule, choice_of(variant, 4));
+        const std::vector<int> chosen = flat(routed.experts);
+        const bool by_logits = variant.name == "post" || variant.name == "pre";
+        EXPECT_TRUE(!(by_logits || variant.name == "sigmoid") || chosen == each.experts);
+        EXPECT_TRUE(0 <= chosen[0] && chosen[0] < chosen[1] && chosen[1] < 4);
         for (const double weight : read(routed.weights).values) EXPECT_TRUE(std::isnan(weight));
         for (const double score : read(routed.scores).values) EXPECT_TRUE(std::isnan(score));
         EXPECT_TRUE(std::isnan(read(routed.lse)(0, 0)));
       }
     }
+    const ops::Routed one =
+        route(tensors_.values(type, {1, kNaN, 3}, 1, 3), 1, {ops::ScoreFunction::sigmoid});
+    EXPECT_EQ(flat(one.experts), (std::vector<int>{2}));
+    EXPECT_TRUE(std::isnan(read(one.weights)(0, 0)));
   }
 }
 
@@ -116,84 +183,6 @@ TEST(RouterBytes, CountLogitsInAndResultsOut) {
   const int logits = 7 * 5, scores = 7 * 5, lse = 7, weights = 7 * 2, experts = 7 * 2;
   EXPECT_EQ(ops::router_bytes(/*tokens=*/7, /*experts=*/5, /*top_k=*/2, DType::fp32),
             (logits + scores + lse + weights) * kFp32 + experts * kIndex);
-}
-
-class WindowStatistics : public RoutingTest {};
-
-TEST_F(WindowStatistics, CountsAndSumsOverEachWindow) {
-  for_each_routing([&](DType type, const RoutingCase& each, bool pre_softmax) {
-    const ops::Routed routed =
-        route(tensors_.random("l", type, each.tokens, each.experts), each.top_k, pre_softmax);
-    const std::vector<int> offsets = window_offsets(each.tokens), chosen = flat(routed.experts);
-    const AnyView counts = tensors_.poisoned(DType::fp64, 3, each.experts);
-    const AnyView sums = tensors_.poisoned(DType::fp64, 3, each.experts);
-    const Matrix scores = read(routed.scores);
-    Matrix expected_counts = zeros(3, each.experts), expected_sums = zeros(3, each.experts);
-    for (int w = 0; w < 3; ++w) {
-      const auto window = static_cast<std::size_t>(w);
-      for (int t = offsets[window]; t < offsets[window + 1]; ++t) {
-        for (int e = 0; e < each.experts; ++e) expected_sums(w, e) += scores(t, e);
-        for (int k = 0; k < each.top_k; ++k) {
-          ++expected_counts(w, chosen[static_cast<std::size_t>(t * each.top_k + k)]);
-        }
-      }
-    }
-    ops::window_statistics(exec_, routed.scores, routed.experts, tensors_.integers(offsets),
-                           counts.as2<double>(), sums.as2<double>());
-    EXPECT_EQ(read(counts).values, expected_counts.values);
-    expect_close(sums, expected_sums.values, tolerance(DType::fp64), "sums");
-  });
-}
-
-class SwitchLoss : public RoutingTest {
- protected:
-  struct Result {
-    std::vector<double> loss, slope;
-  };
-  Result run(DType type, int windows, std::int64_t window_tokens, const std::vector<double>& counts,
-             const std::vector<double>& sums, int top_k, double coefficient, double scale) {
-    const std::int64_t experts = static_cast<std::int64_t>(counts.size()) / std::max(windows, 1);
-    const AnyView slope = tensors_.poisoned(type, windows, experts);
-    const View1<double> loss = doubles(windows);
-    ops::switch_loss(exec_, window_tokens, values(windows, experts, counts),
-                     values(windows, experts, sums), top_k, coefficient, scale, loss, slope);
-    return {to_host(exec_, loss), read(slope).values};
-  }
-
- private:
-  View2<double> values(int windows, std::int64_t experts, const std::vector<double>& all) {
-    return tensors_.values(DType::fp64, all, windows, experts).as2<double>();
-  }
-};
-
-/// Two windows of 4 tokens, 3 experts, K = 1, c = 0.5; the factor is E c / (K Tw^2).
-TEST_F(SwitchLoss, IsRightByHand) {
-  for (const DType type : kAccumTypes) {
-    const Result result = run(type, /*windows=*/2, /*window_tokens=*/4, {3, 1, 0, 0, 2, 2},
-                              {2, 1, 1, 0.5, 0.25, 3.25},
-                              /*top_k=*/1, /*coefficient=*/0.5, /*scale=*/0.25);
-    const double factor = 1.5 / 16;
-    EXPECT_TRUE(close(result.loss, {factor * 7, factor * 7}, tolerance(type)));
-    EXPECT_TRUE(close(result.slope,
-                      {factor * 0.75, factor * 0.25, 0, 0, factor * 0.5, factor * 0.5},
-                      tolerance(type)));
-  }
-}
-
-TEST_F(SwitchLoss, IsTheCoefficientWhenBalancedAndZeroWithoutTokens) {
-  const int experts = 4, top_k = 2, tokens = 6;
-  const std::vector<double> counts{3, 3, 3, 3, 0, 0, 0, 0};
-  const std::vector<double> sums{1.5, 1.5, 1.5, 1.5, 0, 0, 0, 0};
-  const Result result = run(DType::fp64, 2, tokens, counts, sums, top_k, 0.01, 1);
-  EXPECT_TRUE(close(result.loss, {0.01, 0}, tolerance(DType::fp64)));
-  const double slope = experts * 0.01 / (top_k * tokens * tokens) * 3;
-  EXPECT_TRUE(
-      close(result.slope, {slope, slope, slope, slope, 0, 0, 0, 0}, tolerance(DType::fp64)));
-}
-
-TEST_F(SwitchLoss, NeedsTheTokensOfAWindow) {
-  EXPECT_THROW(run(DType::fp64, 1, 0, {1, 1}, {1, 1}, 1, 1, 1), Error);
-  EXPECT_TRUE(run(DType::fp64, 0, 0, {}, {}, 1, 1, 1).loss.empty());
 }
 
 }  // namespace

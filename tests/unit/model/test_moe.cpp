@@ -63,7 +63,7 @@ struct Moe : Workbench {
   }
   /// Score of the last expert chosen over that of the first one left out, the nearest of any token.
   double margin() {
-    const std::vector<double> scores = to_doubles(exec, saved.router.scores);
+    const std::vector<double> scores = to_doubles(exec, saved.router.of_logits);
     double nearest = 1e9;
     for (std::size_t row = 0; row < scores.size(); row += kExperts) {
       std::vector<double> sorted(scores.begin() + static_cast<std::ptrdiff_t>(row),
@@ -96,6 +96,42 @@ TEST(MoeLayer, BackwardIsTheGradientWithItsLosses) {
           });
       EXPECT_GT(moe.margin(), 1.001) << "a tie is too near for differences";
     }
+  }
+}
+
+/// Other ways to choose and weigh; a choice by groups or with a bias is further from a tie than the
+/// step of a difference.
+TEST(MoeLayer, BackwardIsTheGradientForEveryRule) {
+  struct Rule {
+    std::string name, score_function;
+    int top_k, num_groups, group_top_k;
+    double scaling_factor;
+    bool bias;
+  };
+  for (const Rule& rule : {Rule{"sigmoid of one", "sigmoid", 1, 0, 0, 1, false},
+                           Rule{"sigmoid", "sigmoid", 2, 0, 0, 2.5, false},
+                           Rule{"sigmoid of all", "sigmoid", kExperts, 0, 0, 1, false},
+                           Rule{"biased sigmoid in groups", "sigmoid", 2, 2, 1, 1.5, true},
+                           Rule{"softmax in groups", "softmax", 2, 2, 2, 0.5, false},
+                           Rule{"biased softmax", "softmax", 3, 0, 0, 2, true}}) {
+    SCOPED_TRACE(rule.name);
+    MoeLayerConfig settings = config(rule.top_k);
+    settings.moe.score_function = rule.score_function;
+    settings.moe.num_groups = rule.num_groups;
+    settings.moe.group_top_k = rule.group_top_k;
+    settings.moe.scaling_factor = rule.scaling_factor;
+    settings.moe.expert_bias = rule.bias;
+    Moe moe(settings, {0, 4, 4, 9});
+    const AnyView bias = moe.tensors.values(DType::fp32, {0, 0, 0, 0, -0.1, 0.2, 0.05, -0.3},
+                                            /*rows=*/2, /*columns=*/kExperts);
+    moe.step.state.expert_bias = bias.as2<float>();
+    const AnyView x = moe.tensors.random("x", DType::fp64, 9, kHidden);
+    moe.expect_layer_gradients(
+        moe.layer, x, [&](const AnyIn& in, const AnyView& y) { moe.forward(in, y); },
+        [&](const AnyIn& dy, const AnyView& dx) { moe.backward(dy, dx); },
+        [&] {
+          return moe.statistic(MoeStatistics::kAuxLoss) + moe.statistic(MoeStatistics::kZLoss);
+        });
   }
 }
 

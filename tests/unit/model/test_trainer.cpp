@@ -119,11 +119,10 @@ TEST(Trainer, AGradientThatOverflowsStopsTheUpdate) {
 /// are dropped.
 TEST(StepMetrics, MoeFiguresAreMeansOverLayers) {
   Workbench bench;
-  const AnyView sums = bench.tensors.values(DType::fp64, {0.2, 0.25, 0.05, 0.1, 0.7,     //
-                                                          1,   3,    2,    1,   1,   2,  //
-                                                          1.5, 0,    0,    0.2, 0.8,     //
-                                                          0,   0,    5,    0,   0,   4},
-                                            2, MoeStatistics::columns(3));
+  const AnyView sums =
+      bench.tensors.values(DType::fp64, {0.2, 0.25, 0.05, 0.1, 0.7, 1, 3, 2, 1, 1, 2, 2, 2, 2,
+                                         1.5, 0,    0,    0.2, 0.8, 0, 0, 5, 0, 0, 4, 0, 1, 4},
+                           2, MoeStatistics::columns(3));
   StepMetrics metrics;
   read_statistics(bench.exec, {sums.as2<double>()}, Groups::alone(), metrics);
   EXPECT_DOUBLE_EQ(metrics.aux_loss, 1);
@@ -137,6 +136,7 @@ TEST(StepMetrics, MoeFiguresAreMeansOverLayers) {
             (std::vector{0.2, 0.25, 0.05, 0.1, 0.7}));
   EXPECT_EQ(layer.chosen, (std::vector<double>{1, 3, 2}));
   EXPECT_EQ(layer.kept, (std::vector<double>{1, 1, 2}));
+  EXPECT_EQ(layer.counted, (std::vector<double>{2, 2, 2}));
   EXPECT_DOUBLE_EQ(layer.dropped_fraction(), 2.0 / 6);
   StepMetrics dense;
   read_statistics(bench.exec, {}, Groups::alone(), dense);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "layers/context.hpp"
 #include "layers/parameter.hpp"
 #include "moe/moe_step.hpp"
 #include "ops/backend_list.hpp"

@@ -25,7 +25,6 @@ TEST_F(LocalAssignmentsTest, AreRowsInTheOrderOfExpertsAndTokens) {
   const LocalAssignments local = pick({0, 2, 2, 5, 6}, {0, 3, 2, 3, 5, 2}, 2, 2, 4);
   EXPECT_EQ(read(local.token_offsets), (Integers{0, 1, 1, 3, 4}));
   EXPECT_EQ(read(local.expert_offsets), (Integers{0, 2, 4}));
-  EXPECT_EQ(read(local.token_of), (Integers{2, 3, 0, 2}));
   EXPECT_EQ(read(local.assignment_of), (Integers{2, 5, 1, 3}));
   EXPECT_EQ(read(local.row_of), (Integers{2, 0, 3, 1}));
 }

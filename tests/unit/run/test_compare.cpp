@@ -183,6 +183,31 @@ TEST_F(Compare, AValueThatIsNoNumberOnOneSideIsADifference) {
   EXPECT_NE(comparison_json(result).dump().find(R"("largest_relative":null)"), std::string::npos);
 }
 
+TEST_F(Compare, OfTheLayersTheOneThatDiffersMost) {
+  const auto write = [&](const std::string& name, double second, bool layers = true) {
+    folder_.write(name + "/deck.toml", deck_text(name, "fp64"));
+    nlohmann::json line = {{"step", 1}, {"loss", 2.0}};
+    if (layers) {
+      line["layers"] = {{{"layer", 0}, {"entropy", 1.0}, {"overload_factor", second}},
+                        {{"layer", 1}, {"entropy", second}, {"overload_factor", 1.0}}};
+    }
+    folder_.write(name + "/metrics.jsonl", line.dump() + "\n");
+  };
+  write("a", 1.5);
+  write("b", 1.25);
+  const Comparison result = compare();
+  EXPECT_EQ(field(result, "layers.entropy").steps, 1);
+  EXPECT_NEAR(field(result, "layers.entropy").largest, 0.2, 1e-12);
+  EXPECT_FALSE(result.within());
+  EXPECT_THROW(field(result, "layers.overload_factor"), std::runtime_error);
+  EXPECT_THROW(field(result, "layers.z_loss"), std::runtime_error);
+  write("b", 1.5 * (1 + 1e-12));
+  EXPECT_TRUE(compare().within());
+  EXPECT_FALSE(compare(0.0).within());
+  write("b", 1.25, /*layers=*/false);
+  EXPECT_TRUE(compare().within()) << "one side alone has layers";
+}
+
 TEST_F(Compare, WhatCannotBeComparedIsAnInputError) {
   write_run("a", {{5, 1}});
   expect_error([&] { compare(); }, ExitCode::input, {folder_.path("b")});

@@ -1,5 +1,5 @@
 #include "base/error.hpp"
-#include "bench/phases.hpp"
+#include "run/phases.hpp"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

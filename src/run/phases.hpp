@@ -1,6 +1,7 @@
 #pragma once
 
 #include "base/trace.hpp"
+#include "comm/communicator.hpp"
 
 #include <string>
 #include <vector>
@@ -21,5 +22,7 @@ std::vector<Phase> phases_of(const std::vector<TraceEvent>& events, int steps);
 
 /// The mean over ranks, part by part, in the order of the first one.
 std::vector<Phase> mean_phases(const std::vector<std::vector<Phase>>& per_rank);
+/// The same of what each rank of `world` has, on rank 0; nothing elsewhere. Collective.
+std::vector<Phase> mean_phases(const Communicator& world, const std::vector<Phase>& mine);
 
 }  // namespace konclave

@@ -1,6 +1,8 @@
-#include "bench/phases.hpp"
+#include "run/phases.hpp"
 
 #include "base/error.hpp"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <string_view>
@@ -103,6 +105,20 @@ std::vector<Phase> mean_phases(const std::vector<std::vector<Phase>>& per_rank) 
     }
   }
   return mean;
+}
+
+std::vector<Phase> mean_phases(const Communicator& world, const std::vector<Phase>& mine) {
+  nlohmann::json text = nlohmann::json::array();
+  for (const Phase& phase : mine)
+    text.push_back({{"name", phase.name}, {"seconds", phase.seconds}});
+  std::vector<std::vector<Phase>> per_rank;
+  for (const std::string& other : world.gather(text.dump(), /*root=*/0)) {
+    per_rank.emplace_back();
+    for (const nlohmann::json& phase : nlohmann::json::parse(other)) {
+      per_rank.back().push_back({phase.at("name"), phase.at("seconds")});
+    }
+  }
+  return mean_phases(per_rank);
 }
 
 }  // namespace konclave

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "layers/context.hpp"
+#include "layers/parameter.hpp"
+
+#include <cstdint>
+
+/// Products of a router's weight Wr (E,H), in the router's type, with rows x (T,H) that may be of a
+/// narrower one. Then they are made block by block: so many rows are widened, used and forgotten
+/// that they never leave the caches (ops::kNearBytes), and nobody keeps a wide copy of x.
+namespace konclave {
+
+/// x itself where it has the type, else a copy from `memory`.
+AnyIn in_type(const Context& context, Arena& memory, DType type, const AnyIn& x);
+
+/// l = x Wr^T.   Shapes  x (T,H)   l (T,E), of the router's type.
+void router_logits(const Context& context, const Parameter& weight, const AnyIn& x,
+                   const AnyView& l);
+/// Adds dl^T x to the gradient of the weight, and dl Wr to dx.
+/// Shapes  dl (T,E), of the router's type   x, dx (T,H).
+void add_router_gradients(const Context& context, const Parameter& weight, const AnyIn& dl,
+                          const AnyIn& x, const AnyView& dx);
+
+/// Bytes that these move besides l and dl, which are read or written as they are.
+struct RouterProductBytes {
+  std::int64_t forward = 0, backward = 0;
+};
+RouterProductBytes router_product_bytes(std::int64_t tokens, int hidden, int experts, DType rows,
+                                        DType type);
+
+}  // namespace konclave
