@@ -1,7 +1,9 @@
 """Runs that are killed, stopped or repeated end with the same bits as one that was left alone."""
 
+import json
 import os
 import signal
+import struct
 import unittest
 
 import harness
@@ -43,6 +45,32 @@ class Resume(harness.Case):
 
     def test_killed_bf16(self):
         self.check_kills("bf16")
+
+    def test_what_routers_remember(self):
+        """A bias and the load of the last step, which the next one chooses and weighs by."""
+        routing = ("moe.expert_bias=true", "moe.expert_bias_update_rate=0.03", "moe.balancing=global_aux_loss",
+                   "moe.aux_loss_coefficients=0.5")
+        overrides = (*self.overrides("fp32"), *routing)
+        self.train(self.DECK, "whole", *overrides)
+        code, output = self.train_and_signal("killed", 8, signal.SIGTERM, overrides)
+        self.assertEqual(code, 75, output)
+        tensors = self.run_program("inspect", self.run_folder("killed"))
+        for name in ("routing/expert_bias", "routing/previous_load"):
+            self.assertIn(name, tensors)
+        self.train(self.DECK, "killed", *overrides)
+        self.assert_same_run("killed", "whole")
+
+    def test_evaluation_chooses_with_the_bias(self):
+        """That of a step so large that it alone decides."""
+        overrides = (*self.overrides("fp32", steps=1), "optimizer.warmup_steps=1", "moe.expert_bias=true",
+                     "moe.expert_bias_update_rate=100")
+        self.train(self.DECK, "biased", *overrides)
+        tokens = self.folder / "tokens.safetensors"
+        harness.write_safetensors(tokens, {"input_ids": ("I32", [2, 32], struct.pack("<64i", *range(30, 94)))})
+        found = [self.run_program("eval", self.run_folder("biased"), "--tokens", tokens, f"moe.expert_bias={use}")
+                 for use in ("true", "false")]
+        losses = [json.loads(output[output.index("{"):])["loss"] for output in found]
+        self.assertNotEqual(*losses)
 
     def test_signals_save_and_exit_75(self):
         overrides = self.overrides("fp32")
