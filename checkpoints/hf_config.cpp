@@ -193,6 +193,8 @@ std::string misfit(const ModelDefinition& definition) {
     return "moe.score_function = \"" + definition.moe.score_function + "\"";
   if (definition.moe.has_groups()) return "moe.num_groups above 1";
   if (definition.moe.scaling_factor != 1) return "moe.scaling_factor other than 1";
+  if (definition.moe.expert_bias) return "moe.expert_bias = true";
+  if (definition.moe.balances_by("sinkhorn")) return "moe.balancing = \"sinkhorn\"";
   return "";
 }
 

@@ -20,6 +20,9 @@ class RoutingMemory {
   const AnyView& expert_bias() const { return bias_; }
   const AnyView& previous_load() const { return load_; }
 
+  /// Whether a step changes anything that a router reads.
+  bool goes_on() const { return rate_ > 0 || keeps_load_; }
+
   /// After a step over a global batch of `tokens`:
   ///   bias[l,e] += rate sign(mean over the experts of chosen[l,:] - chosen[l,e]), with
   ///     moe.expert_bias,
@@ -32,6 +35,7 @@ class RoutingMemory {
  private:
   int experts_;
   double rate_;  ///< 0 without moe.expert_bias
+  bool keeps_load_;
   AnyView bias_, load_;
 };
 

@@ -69,12 +69,12 @@ MoeStep Trainer::moe_step(std::int64_t number, const BatchCounts& counts) {
 }
 
 void Trainer::remember_routing(const StepMetrics& metrics) {
+  if (!runner_.routing_memory().goes_on()) return;
   std::vector<double> chosen, counted;
   for (const LayerMetrics& layer : metrics.layers) {
     chosen.insert(chosen.end(), layer.chosen.begin(), layer.chosen.end());
     counted.insert(counted.end(), layer.counted.begin(), layer.counted.end());
   }
-  if (chosen.empty()) return;
   runner_.routing_memory().update(runner_.exec(), chosen, counted,
                                   static_cast<double>(metrics.tokens));
 }

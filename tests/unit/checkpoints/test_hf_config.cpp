@@ -183,6 +183,12 @@ TEST(HfConfig, RefusesToWriteWhatItCannotExpress) {
                    [](auto& definition) { definition.moe.num_groups = 2; });
   expect_no_config("mixtral", "scaling_factor",
                    [](auto& definition) { definition.moe.scaling_factor = 2.5; });
+  expect_no_config("mixtral", "expert_bias",
+                   [](auto& definition) { definition.moe.expert_bias = true; });
+  expect_no_config("mixtral", "sinkhorn",
+                   [](auto& definition) { definition.moe.balancing = {"sinkhorn"}; });
+  expect_no_config("mixtral", "shared_ffn_hidden_size",
+                   [](auto& definition) { definition.moe.shared_ffn_hidden_size = 8; });
   expect_no_config("mixtral", "layer_frequency", [](auto& definition) {
     definition.moe.layer_frequency = {0, 1};
   });

@@ -38,6 +38,14 @@ TEST(RoutingMemory, BiasGoesTowardsTheMeanLoad) {
   EXPECT_EQ(memory.bias(), (Values{-0.5, 0, 0.25, -0.25, 0.25, 0.25}));
 }
 
+TEST(RoutingMemory, GoesOnWhereARouterReadsIt) {
+  EXPECT_TRUE(Memory(config(/*biased=*/true)).memory.goes_on());
+  MoeConfig settings = config(/*biased=*/false);
+  EXPECT_FALSE(Memory(settings).memory.goes_on());
+  settings.balancing = {"aux_loss", "global_aux_loss"};
+  EXPECT_TRUE(Memory(settings).memory.goes_on());
+}
+
 TEST(RoutingMemory, WithoutABiasThereIsNone) {
   Memory memory(config(/*biased=*/false));
   memory.update({4, 0, 2, 8, 8, 8}, Values(6, 1));
