@@ -268,9 +268,11 @@ class Counter {
     add_passes(of_.tp_cp, "all_gather", bytes);
   }
 
-  /// On the average over the ranks that share the windows.
-  std::int64_t assignments_of_a_pass() const {
-    return of_.outside * of_window_.assignments / of_window_.tokens;
+  /// For every assignment that is left, in all passes. A rank's share of a window need not have a
+  /// whole number of them.
+  void add_assignments(const Group& group, const char* collective, std::int64_t bytes) {
+    const std::int64_t tokens = of_.tp_dp_cp.size * of_.micro_batches * of_.outside;
+    add(group, collective, tokens * of_window_.assignments / of_window_.tokens * bytes);
   }
 
   std::int64_t row_bytes() const { return model_.hidden_size * of_.element; }
@@ -284,35 +286,35 @@ class Counter {
     const std::int64_t counts = moe_.num_experts * kNumber;
     add_passes(of_.ep, "gather", of_.ep.size * counts);
     add_passes(of_.etp, "gather", of_.etp_ep.size * counts);
-    rows_of_all_to_all(rows_of_a_pass() + weights_of_a_pass(), rows_of_a_pass());
+    rows_of_all_to_all(row_bytes() + of_.wide, row_bytes());
   }
   void all_to_all_back() {
     if (of_.etp_ep.size == 1) return;
-    const std::int64_t rows = rows_of_a_pass(), weights = weights_of_a_pass();
-    rows_of_all_to_all(rows + (rows_go_again_ ? rows + weights : 0), rows + weights);
+    const std::int64_t row = row_bytes(), weight = of_.wide;
+    rows_of_all_to_all(row + (rows_go_again_ ? row + weight : 0), row + weight);
   }
+  /// Bytes of an assignment.
   void rows_of_all_to_all(std::int64_t there, std::int64_t back) {
-    add_passes(of_.ep, "all_to_all", there + back);
-    add_passes(of_.etp, "all_gather", of_.etp.size * there);
-    add_passes(of_.etp, "all_to_all", of_.etp.size * back);
+    add_assignments(of_.ep, "all_to_all", there + back);
+    add_assignments(of_.etp, "all_gather", of_.etp.size * there);
+    add_assignments(of_.etp, "all_to_all", of_.etp.size * back);
   }
-  std::int64_t rows_of_a_pass() const { return assignments_of_a_pass() * row_bytes(); }
-  std::int64_t weights_of_a_pass() const { return assignments_of_a_pass() * of_.wide; }
 
   /// Every rank gets the tokens of all, the ends of each token's choices, the choices and their
   /// weights; back come each rank's sums for the own tokens. Backward likewise, with gradients.
   void all_gather_once() {
     const std::int64_t all = of_.etp_ep.size, tokens = of_.outside;
     add_passes(of_.etp_ep, "gather", all * (moe_.num_experts + 1) * kNumber);
-    const std::int64_t routes = (tokens + assignments_of_a_pass()) * kIndex;
     const std::int64_t rows = tokens * row_bytes();
-    add_passes(of_.etp_ep, "all_gather", all * (routes + rows + weights_of_a_pass()));
+    add_passes(of_.etp_ep, "all_gather", all * (tokens * kIndex + rows));
+    add_assignments(of_.etp_ep, "all_gather", all * (kIndex + of_.wide));
     add_passes(of_.etp_ep, "all_to_all", all * rows);
   }
   void all_gather_back() {
     const std::int64_t all = of_.etp_ep.size, rows = of_.outside * row_bytes();
     add_passes(of_.etp_ep, "all_gather", all * rows);
-    add_passes(of_.etp_ep, "all_to_all", all * (rows + weights_of_a_pass()));
+    add_passes(of_.etp_ep, "all_to_all", all * rows);
+    add_assignments(of_.etp_ep, "all_to_all", all * of_.wide);
   }
 
   /// The embedding leaves with what each part of the vocabulary has; its backward enters. The head
@@ -403,8 +405,11 @@ std::pair<std::int64_t, std::int64_t> rows_of_busiest(const StepShape& step) {
   const std::int64_t all = tokens * fewest.assignments / fewest.tokens;
   std::int64_t bound = tokens * std::min<std::int64_t>(moe.top_k, experts);
   if (moe.capacity_factor > 0) {
-    const std::int64_t full = tokens * expert_capacity(moe, most.tokens) / most.tokens * experts;
-    bound = moe.pad_to_capacity ? full : std::min(bound, full);
+    // A part of the ranks that share a window may have all that its experts take of it.
+    const std::int64_t windows = std::max<std::int64_t>(1, of.inside * of.cp.size / most.tokens) *
+                                 std::min(of.etp_ep.size, of.dp.size);
+    const std::int64_t full = windows * expert_capacity(moe, most.tokens) * experts;
+    bound = std::min(moe.pad_to_capacity ? tokens * experts : bound, full);
   }
   return {(all + of.ep.size - 1) / of.ep.size, bound};
 }

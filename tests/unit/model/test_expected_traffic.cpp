@@ -141,6 +141,41 @@ TEST(ExpectedTraffic, OfABudgetDependsOnTheRouterInBetween) {
   EXPECT_EQ(with_budget(16), std::pair(once, once));
 }
 
+/// One sequence of 16 tokens on four ranks, of each of which go to ep 4 rows and 2 weights. Padded
+/// to 5 rows, 6 experts get 30, of which no rank has a whole share; else one expert or all get 5.
+TEST(ExpectedTraffic, OfACapacity) {
+  StepShape step = small_moe_step(4);
+  step.definition.model.sequence_length = 16;
+  step.parallel.cp = 4;
+  step.parallel.ep = 2;
+  MoeConfig& moe = step.definition.moe;
+  moe.num_experts = 6;
+  moe.top_k = 1;
+  moe.capacity_factor = 1.8;
+  const std::int64_t row = 4 * 8 * kElement + 2 * kElement, micro_batches = 4;
+  const ExpectedTraffic dropping = expected_traffic(step);
+  EXPECT_EQ(at(dropping.least, "ep", "all_to_all"), micro_batches * 5 * row);
+  EXPECT_EQ(at(dropping.most, "ep", "all_to_all"), micro_batches * 16 * row);
+  moe.pad_to_capacity = true;
+  EXPECT_EQ(at(expected(step), "ep", "all_to_all"), micro_batches * 30 * row);
+  EXPECT_EQ(at(expected(step), "tp_cp", "all_gather"), micro_batches * 4 * 16 * 6 * kElement);
+}
+
+/// A window is on both pairs of ranks, and all that an expert keeps may come from one of them.
+TEST(ExpectedTraffic, OfACapacityBoundsTheBusiestRank) {
+  StepShape step = small_moe_step(4);
+  step.definition.model.sequence_length = 64;
+  step.parallel.cp = 4;
+  step.parallel.ep = 2;
+  step.definition.moe.capacity_factor = 0.25;  // 8 rows of each of two experts
+  const auto most = [&](std::int64_t budget) {
+    step.definition.moe.receive_budget = budget;
+    return at(expected_traffic(step).most, "ep", "all_to_all");
+  };
+  EXPECT_EQ(most(16), most(0));
+  EXPECT_GT(most(15), most(0));
+}
+
 TEST(ExpectedTraffic, CountsThousandsOfRanks) {
   StepShape step;
   step.ranks = 16384;
