@@ -68,4 +68,10 @@ template <typename F> decltype(auto) dispatch(DType type, F&& f) {
   fail("unknown element type");
 }
 
+/// The same for what is only ever in an accumulation type: float, or double for fp64.
+template <typename F> decltype(auto) dispatch_accum(DType type, F&& f) {
+  if (type == DType::fp64) return f(TypeTag<double>{});
+  return f(TypeTag<float>{});
+}
+
 }  // namespace konclave

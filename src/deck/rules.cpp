@@ -134,8 +134,7 @@ void declare_router_rules(Schema& schema, const MoeConfig& moe) {
       "no gradient",
       [&] {
         return moe.num_experts == 0 || moe.top_k > 1 || moe.pre_softmax ||
-               moe.balances_by("sinkhorn") || moe.score_function == "sigmoid" ||
-               moe.balances_by("sinkhorn");
+               moe.balances_by("sinkhorn") || moe.score_function == "sigmoid";
       },
       [] { return std::string("moe.pre_softmax = true, or moe.top_k = 2"); });
   add(

@@ -91,11 +91,10 @@ void AllGatherDispatch::give_back(const Context& context, std::size_t round, con
   give_back(context, round, rows, returned);
   const ArenaScope scope(context.scratch);
   const AnyView partial = room_for_all(context, values, sources_.assignments);
-  if (values.type() == DType::fp64) {
-    scatter_values<double>(context.exec, values.as1<double>(), local_.assignment_of, partial);
-  } else {
-    scatter_values<float>(context.exec, values.as1<float>(), local_.assignment_of, partial);
-  }
+  dispatch_accum(values.type(), [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    scatter_values<A>(context.exec, values.as1<A>(), local_.assignment_of, partial);
+  });
   reduce_scatter_in_order(context.exec, context.scratch, *group_, as_matrix(partial),
                           sources_.assignments, as_matrix(returned_values));
 }

@@ -168,11 +168,10 @@ Balance balance(const Context& context, const MoeConfig& config, const Transport
   Balance result;
   result.slope = context.activations.make(type, windows.sequences, experts);
   result.z_scale = terms.z_strength;
-  if (type == DType::fp64) {
-    add_slopes<double>(context.exec, terms, result.slope.as2<double>());
-  } else {
-    add_slopes<float>(context.exec, terms, result.slope.as2<float>());
-  }
+  dispatch_accum(type, [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    add_slopes<A>(context.exec, terms, result.slope.as2<A>());
+  });
   if (step.counts) {
     add_statistics(context.exec, terms, routed, config.capacity_factor == 0, step.statistics.sums);
   }

@@ -179,14 +179,6 @@ std::int64_t sum_up(const ExecSpace& exec, View1<int> offsets) {
   return all;
 }
 
-template <typename F> void with_type(DType type, F&& f) {
-  if (type == DType::fp64) {
-    f(TypeTag<double>{});
-  } else {
-    f(TypeTag<float>{});
-  }
-}
-
 }  // namespace
 
 std::int64_t expert_capacity(const MoeConfig& config, std::int64_t window_tokens) {
@@ -206,7 +198,7 @@ CapacityPlan::CapacityPlan(const Context& context, const MoeConfig& config,
   const auto offsets =
       context.activations.make1<int>(static_cast<std::int64_t>(experts.extent(0)) + 1);
   View1<int> expert_ids, choice_of;
-  with_type(weights.type(), [&](auto tag) {
+  dispatch_accum(weights.type(), [&](auto tag) {
     using A = typename decltype(tag)::type;
     AnyView mine = context.scratch.make(weights.type(), lines, windows.tokens);
     ops::fill_zero(exec, mine);
@@ -231,7 +223,7 @@ CapacityPlan::CapacityPlan(const Context& context, const MoeConfig& config,
   choice_of_ = choice_of;
   const AnyView of_assignments =
       context.activations.make(weights.type(), static_cast<std::int64_t>(choice_of.size()));
-  with_type(weights.type(), [&](auto tag) {
+  dispatch_accum(weights.type(), [&](auto tag) {
     using A = typename decltype(tag)::type;
     pick<A>(exec, weights.as1<A>(), choice_of, of_assignments.as1<A>());
   });
@@ -254,7 +246,7 @@ AnyView CapacityPlan::gradient_of_choices(const Context& context,
                                           const AnyIn& of_assignments) const {
   const AnyView of_choices = context.scratch.make(of_assignments.type(), choices_);
   ops::fill_zero(context.exec, of_choices);
-  with_type(of_assignments.type(), [&](auto tag) {
+  dispatch_accum(of_assignments.type(), [&](auto tag) {
     using A = typename decltype(tag)::type;
     put<A>(context.exec, of_assignments.as1<A>(), choice_of_, of_choices.as1<A>());
   });

@@ -32,10 +32,6 @@ ops::RouteRule route_rule(const MoeConfig& config) {
     rule.score = config.top_k == 1 ? ops::ScoreFunction::sigmoid : ops::ScoreFunction::softmax;
     rule.pre_softmax = true;
   }
-  if (config.balances_by("sinkhorn")) {
-    rule.score = config.top_k == 1 ? ops::ScoreFunction::sigmoid : ops::ScoreFunction::softmax;
-    rule.pre_softmax = true;
-  }
   return rule;
 }
 

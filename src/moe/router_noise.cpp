@@ -79,13 +79,10 @@ void RouterNoise::force(const ExecSpace& exec, const MoeStep& step, const AnyVie
                                                 : static_cast<std::uint64_t>(step.number) *
                                                       static_cast<std::uint64_t>(logits.extent(1));
   const double bias = std::abs(bias_);
-  if (logits.type() == DType::fp64) {
-    force_kernel<double>(exec, step.windows, stream, of_experts, first_of_step, bias,
-                         logits.as2<double>());
-  } else {
-    force_kernel<float>(exec, step.windows, stream, of_experts, first_of_step, bias,
-                        logits.as2<float>());
-  }
+  dispatch_accum(logits.type(), [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    force_kernel<A>(exec, step.windows, stream, of_experts, first_of_step, bias, logits.as2<A>());
+  });
 }
 
 }  // namespace konclave

@@ -127,11 +127,10 @@ AnyView sinkhorn_plan(const Context& context, const Transport& sharing,
                      costs.as2<double>(),      sums.as2<double>(),
                      of_experts.as2<double>(), context.scratch.make1<double>(windows.count)};
   if (!l.empty()) {
-    if (l.type() == DType::fp64) {
-      costs_kernel<double>(context.exec, l.as2<double>(), costs.as2<double>());
-    } else {
-      costs_kernel<float>(context.exec, l.as2<float>(), costs.as2<double>());
-    }
+    dispatch_accum(l.type(), [&](auto tag) {
+      using A = typename decltype(tag)::type;
+      costs_kernel<A>(context.exec, l.as2<A>(), costs.as2<double>());
+    });
   }
   start_kernel(context.exec, it);
   for (int round = 0; round < kMostSinkhornRounds; ++round) {
@@ -143,11 +142,10 @@ AnyView sinkhorn_plan(const Context& context, const Transport& sharing,
     if (std::none_of(changes.begin(), changes.end(), [](double c) { return c > kEnough; })) break;
   }
   if (l.empty()) return plan;
-  if (l.type() == DType::fp64) {
-    plan_kernel<double>(context.exec, it, plan.as2<double>());
-  } else {
-    plan_kernel<float>(context.exec, it, plan.as2<float>());
-  }
+  dispatch_accum(l.type(), [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    plan_kernel<A>(context.exec, it, plan.as2<A>());
+  });
   return plan;
 }
 

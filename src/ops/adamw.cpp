@@ -102,11 +102,10 @@ void sum_squares(const ExecSpace& exec, const AnyIn& x, const View1<double>& par
   require(static_cast<std::int64_t>(partial.size()) == squares_blocks(x.size()),
           "sum_squares: want one partial sum for each block");
   if (x.empty()) return;
-  if (x.type() == DType::fp64) {
-    squares_kernel<double>(exec, x.flat<double>(), partial);
-  } else {
-    squares_kernel<float>(exec, x.flat<float>(), partial);
-  }
+  dispatch_accum(x.type(), [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    squares_kernel<A>(exec, x.flat<A>(), partial);
+  });
 }
 
 }  // namespace konclave::ops

@@ -139,11 +139,10 @@ void cross_entropy_statistics(const ExecSpace& exec, const AnyIn& z, const View1
   require(static_cast<std::int64_t>(labels.size()) == z.extent(0) && is_statistics(statistics, z),
           "cross_entropy_statistics: want z (T,V), labels (T), statistics (T,3)");
   if (z.empty()) return;
-  if (z.type() == DType::fp64) {
-    statistics_kernel<double>(exec, z.as2<double>(), labels, first, statistics.as2<double>());
-  } else {
-    statistics_kernel<float>(exec, z.as2<float>(), labels, first, statistics.as2<float>());
-  }
+  dispatch_accum(z.type(), [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    statistics_kernel<A>(exec, z.as2<A>(), labels, first, statistics.as2<A>());
+  });
 }
 
 void cross_entropy_terms(const ExecSpace& exec, const AnyIn& z, const View1<const int>& labels,
@@ -167,11 +166,10 @@ void merge_cross_entropy(const ExecSpace& exec, const AnyIn& parts, const View1<
               (rows == 0 || parts.extent(0) % rows == 0),
           "merge_cross_entropy: want parts (R T,3), labels (T), whole (T,3), loss (T)");
   if (parts.empty()) return;
-  if (parts.type() == DType::fp64) {
-    merge_kernel<double>(exec, parts.as2<double>(), labels, whole.as2<double>(), loss);
-  } else {
-    merge_kernel<float>(exec, parts.as2<float>(), labels, whole.as2<float>(), loss);
-  }
+  dispatch_accum(parts.type(), [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    merge_kernel<A>(exec, parts.as2<A>(), labels, whole.as2<A>(), loss);
+  });
 }
 
 void cross_entropy_gradient(const ExecSpace& exec, const AnyIn& terms, const AnyIn& statistics,

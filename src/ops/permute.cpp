@@ -225,11 +225,10 @@ void gather_values(const ExecSpace& exec, const AnyIn& x, const View1<const int>
                    const AnyView& y) {
   require(static_cast<std::int64_t>(source.size()) == y.size(), "gather_values: want y (source)");
   if (y.empty()) return;
-  if (y.type() == DType::fp64) {
-    gather_values_kernel<double>(exec, x.flat<double>(), source, y.flat<double>());
-  } else {
-    gather_values_kernel<float>(exec, x.flat<float>(), source, y.flat<float>());
-  }
+  dispatch_accum(y.type(), [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    gather_values_kernel<A>(exec, x.flat<A>(), source, y.flat<A>());
+  });
 }
 
 }  // namespace konclave::ops

@@ -90,7 +90,7 @@ void route_backward(const ExecSpace& exec, const RouteGradient& in, const AnyVie
           "route_backward: want scores or logits, dl (T,E), weights, dweights (T,K), offsets "
           "(Q+1), slope (Q,E)");
   if (dl.empty()) return;
-  with_router_type(dl.type(), [&](auto tag) {
+  dispatch_accum(dl.type(), [&](auto tag) {
     using A = typename decltype(tag)::type;
     const TypedGradient<A> typed{in.of_logits.as2<A>(),
                                  in.lse.as1<A>(),

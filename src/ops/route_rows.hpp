@@ -45,15 +45,6 @@ template <typename A> KOKKOS_INLINE_FUNCTION A lane_max(int size, const A* value
       size, values[0], [=](int i) { return values[i]; }, [](A a, A b) { return b > a ? b : a; });
 }
 
-/// f(TypeTag<A>()) for the router's type A.
-template <typename F> void with_router_type(DType type, F&& f) {
-  if (type == DType::fp64) {
-    f(TypeTag<double>{});
-  } else {
-    f(TypeTag<float>{});
-  }
-}
-
 /// Sequences cut into parts of about kRows rows: as many for each, so that nobody has to know how
 /// long they are here.
 struct SequenceParts {

@@ -162,7 +162,7 @@ void route(const ExecSpace& exec, const AnyIn& l, const RouteRule& rule, const R
   const View1<double> entropy(sums.data() + sums.size(), static_cast<std::size_t>(tokens));
   require(sums.size() + entropy.size() <= statistics.scratch.size(),
           "route: want scratch of route_scratch doubles");
-  with_router_type(l.type(), [&](auto tag) {
+  dispatch_accum(l.type(), [&](auto tag) {
     using A = typename decltype(tag)::type;
     Rows<A> rows{l.as2<A>(),
                  {},

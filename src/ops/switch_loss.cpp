@@ -37,11 +37,10 @@ void switch_loss(const ExecSpace& exec, std::int64_t window_tokens,
   const auto tokens = static_cast<double>(window_tokens);
   const double factor =
       coefficient * static_cast<double>(counts.extent(1)) / (top_k * tokens * tokens);
-  if (slope.type() == DType::fp64) {
-    switch_kernel<double>(exec, counts, sums, factor, scale, loss, slope.as2<double>());
-  } else {
-    switch_kernel<float>(exec, counts, sums, factor, scale, loss, slope.as2<float>());
-  }
+  dispatch_accum(slope.type(), [&](auto tag) {
+    using A = typename decltype(tag)::type;
+    switch_kernel<A>(exec, counts, sums, factor, scale, loss, slope.as2<A>());
+  });
 }
 
 }  // namespace konclave::ops
