@@ -54,6 +54,18 @@ class Section {
     return has(key) ? values_.at(key).get<bool>() : otherwise;
   }
 
+  /// Those of a list; none where the key is absent.
+  std::set<int> whole_numbers(const std::string& key) const {
+    std::set<int> numbers;
+    if (!has(key)) return numbers;
+    if (!values_.at(key).is_array()) refuse(key, "wants a list of whole numbers");
+    for (const json& value : values_.at(key)) {
+      if (!value.is_number_integer()) refuse(key, "wants a list of whole numbers");
+      numbers.insert(value.get<int>());
+    }
+    return numbers;
+  }
+
   std::string text(const std::string& key, const std::string& otherwise) const {
     if (has(key) && !values_.at(key).is_string()) refuse(key, "wants a text");
     return has(key) ? values_.at(key).get<std::string>() : otherwise;
@@ -90,10 +102,14 @@ void refuse_unsupported(const Section& config, const std::string& model_type, in
     config.refuse("partial_rotary_factor", "heads are rotated as a whole");
   }
   // A mistral config without the key means 4096, with null it means none.
-  const int implied = model_type == "mistral" && !config.values().contains("sliding_window")
-                          ? 4096
-                          : std::numeric_limits<int>::max();
-  const int window = config.positive("sliding_window", implied);
+  constexpr int kNone = std::numeric_limits<int>::max();
+  const bool implied = model_type == "mistral" && !config.values().contains("sliding_window");
+  const bool used = model_type != "qwen2_moe" || config.flag("use_sliding_window", false);
+  const int window = used ? config.positive("sliding_window", implied ? 4096 : kNone) : kNone;
+  if (!used &&
+      config.values().value("layer_types", json()).dump().find("sliding") != std::string::npos) {
+    config.refuse("layer_types", "has layers with a window, though use_sliding_window is false");
+  }
   if (window < sequence_length) {
     config.refuse("sliding_window", "a window of " + std::to_string(window) +
                                         " tokens is shorter than the sequence of " +
@@ -159,60 +175,44 @@ DType read_type(const Section& config) {
   return *type;
 }
 
-MoeConfig read_moe(const Section& config) {
+/// Which layers are MoE layers, as MoeConfig has it: empty for all.
+std::vector<int> read_layers(const Section& config, int num_layers) {
+  const int step = config.positive("decoder_sparse_step", 1);
+  const std::set<int> dense = config.whole_numbers("mlp_only_layers");
+  std::vector<int> frequency;
+  for (int layer = 0; layer < num_layers; ++layer) {
+    frequency.push_back((layer + 1) % step == 0 && !dense.contains(layer) ? 1 : 0);
+  }
+  const auto count = std::count(frequency.begin(), frequency.end(), 1);
+  if (count == 0) {
+    config.refuse(config.has("mlp_only_layers") ? "mlp_only_layers" : "decoder_sparse_step",
+                  "leaves no layer with experts");
+  }
+  return count == num_layers ? std::vector<int>{} : frequency;
+}
+
+MoeConfig read_moe(const Section& config, const std::string& model_type, int num_layers) {
+  const bool qwen = model_type == "qwen2_moe";
+  const char* const experts = qwen ? "num_experts" : "num_local_experts";
   MoeConfig moe;
-  moe.num_experts = config.positive("num_local_experts");
+  moe.num_experts = config.positive(experts);
   moe.top_k = config.positive("num_experts_per_tok");
   if (moe.top_k > moe.num_experts) {
-    config.refuse("num_experts_per_tok", "is more than num_local_experts");
+    config.refuse("num_experts_per_tok", std::string("is more than ") + experts);
   }
-  moe.ffn_hidden_size = config.positive("intermediate_size");
+  moe.ffn_hidden_size = config.positive(qwen ? "moe_intermediate_size" : "intermediate_size");
+  if (qwen) {
+    moe.shared_ffn_hidden_size = config.positive("shared_expert_intermediate_size");
+    moe.shared_gate = true;
+    moe.pre_softmax = !config.flag("norm_topk_prob", false);
+    moe.layer_frequency = read_layers(config, num_layers);
+  }
   const double coefficient = config.number("router_aux_loss_coef", 0);
   if (coefficient != 0) {
     moe.balancing = {"aux_loss"};
     moe.aux_loss_coefficients = {coefficient};
   }
   return moe;
-}
-
-/// Why Hugging Face's Mixtral and Llama cannot be this model; "" when they can.
-std::string misfit(const ModelDefinition& definition) {
-  const ModelConfig& model = definition.model;
-  if (model.qk_norm) return "model.qk_norm = true";
-  if (model.qkv_bias) return "model.qkv_bias = true";
-  int moe_layers = 0;
-  for (int layer = 0; layer < model.num_layers; ++layer) {
-    moe_layers += definition.is_moe_layer(layer) ? 1 : 0;
-  }
-  if (moe_layers == 0) return "";
-  if (moe_layers < model.num_layers)
-    return "moe.layer_frequency with dense layers among MoE layers";
-  if (definition.moe.shared_ffn_hidden_size > 0) return "moe.shared_ffn_hidden_size above 0";
-  if (definition.moe.pre_softmax) return "moe.pre_softmax = true";
-  if (definition.moe.score_function != "softmax")
-    return "moe.score_function = \"" + definition.moe.score_function + "\"";
-  if (definition.moe.has_groups()) return "moe.num_groups above 1";
-  if (definition.moe.scaling_factor != 1) return "moe.scaling_factor other than 1";
-  if (definition.moe.expert_bias) return "moe.expert_bias = true";
-  if (definition.moe.balances_by("sinkhorn")) return "moe.balancing = \"sinkhorn\"";
-  return "";
-}
-
-json scaling_to_json(const RopeScaling& scaling) {
-  if (scaling.type == "none") return nullptr;
-  json value = {{"rope_type", scaling.type}, {"factor", scaling.factor}};
-  if (scaling.type == "linear") return value;
-  value["original_max_position_embeddings"] =
-      static_cast<std::int64_t>(scaling.original_max_position_embeddings);
-  if (scaling.type == "llama3") {
-    value["low_freq_factor"] = scaling.low_freq_factor;
-    value["high_freq_factor"] = scaling.high_freq_factor;
-  } else {
-    value["beta_fast"] = scaling.beta_fast;
-    value["beta_slow"] = scaling.beta_slow;
-    if (scaling.attention_factor > 0) value["attention_factor"] = scaling.attention_factor;
-  }
-  return value;
 }
 
 void check_heads(const Section& config, const ModelConfig& model) {
@@ -230,8 +230,9 @@ void check_heads(const Section& config, const ModelConfig& model) {
 ModelDefinition read_hf_config(const std::filesystem::path& folder, int sequence_length) {
   const Section config = read_section(folder / "config.json");
   const std::string model_type = config.text("model_type", "");
-  if (model_type != "mixtral" && model_type != "llama" && model_type != "mistral") {
-    config.refuse("model_type", "only mixtral, llama and mistral are supported");
+  static const std::set<std::string> kKnown = {"mixtral", "qwen2_moe", "llama", "mistral"};
+  if (!kKnown.contains(model_type)) {
+    config.refuse("model_type", "only mixtral, qwen2_moe, llama and mistral are supported");
   }
   ModelDefinition definition;
   ModelConfig& model = definition.model;
@@ -249,54 +250,14 @@ ModelDefinition read_hf_config(const std::filesystem::path& folder, int sequence
   model.init_std = config.number("initializer_range", model.init_std);
   check_heads(config, model);
   read_rope(config, model_type, model);
-  if (model_type == "mixtral") definition.moe = read_moe(config);
+  const bool qwen = model_type == "qwen2_moe";
+  if (qwen) model.qkv_bias = config.flag("qkv_bias", true);
+  if (qwen || model_type == "mixtral") {
+    definition.moe = read_moe(config, model_type, model.num_layers);
+  }
   refuse_unsupported(config, model_type, model.sequence_length);
   definition.compute = read_type(config);
   return definition;
-}
-
-void write_hf_config(const std::filesystem::path& folder, const ModelDefinition& definition,
-                     DType type) {
-  const ModelConfig& model = definition.model;
-  const MoeConfig& moe = definition.moe;
-  const std::string why = misfit(definition);
-  require(why.empty(),
-          "a model with " + why + " is neither a Mixtral nor a Llama of Hugging Face's",
-          ExitCode::input);
-  const bool experts = definition.is_moe_layer(0);
-  // Theta and scaling stand where transformers 4 wants them; transformers 5 understands it too.
-  json config = {{"architectures", {experts ? "MixtralForCausalLM" : "LlamaForCausalLM"}},
-                 {"model_type", experts ? "mixtral" : "llama"},
-                 {"torch_dtype", stored_name(type)},
-                 {"vocab_size", model.vocab_size},
-                 {"max_position_embeddings", model.sequence_length},
-                 {"hidden_size", model.hidden_size},
-                 {"hidden_act", "silu"},
-                 {"num_hidden_layers", model.num_layers},
-                 {"num_attention_heads", model.num_heads},
-                 {"num_key_value_heads", model.kv_heads()},
-                 {"head_dim", model.head_size()},
-                 {"intermediate_size", experts ? moe.ffn_hidden_size : model.ffn_hidden_size},
-                 {"rms_norm_eps", model.norm_eps},
-                 {"rope_theta", model.rope_theta},
-                 {"rope_scaling", scaling_to_json(model.rope_scaling)},
-                 {"tie_word_embeddings", model.tie_embeddings},
-                 {"initializer_range", model.init_std},
-                 {"attention_dropout", 0.0},
-                 {"bos_token_id", nullptr},
-                 {"eos_token_id", nullptr},
-                 {"use_cache", true}};
-  if (experts) {
-    config["num_local_experts"] = moe.num_experts;
-    config["num_experts_per_tok"] = moe.top_k;
-    config["router_aux_loss_coef"] = moe.aux_loss_coefficient();
-    config["output_router_logits"] = false;
-    config["sliding_window"] = nullptr;
-  } else {
-    config["attention_bias"] = false;
-    config["mlp_bias"] = false;
-  }
-  write_text(folder / "config.json", config.dump(2) + "\n");
 }
 
 }  // namespace konclave

@@ -51,39 +51,52 @@ HfTensor from_halves(const std::string& name, const std::string& fused, int half
   return tensor;
 }
 
-/// A layer's router or experts. `block` is the name up to "moe." and `part` what follows it.
+/// A layer's router, experts or shared experts. `block` is the name up to "moe." and `part` what
+/// follows it.
 HfTensor moe_tensor(const ParameterSpec& spec, const std::string& block, const std::string& part,
-                    HfSpelling spelling) {
+                    HfFamily family, HfSpelling spelling) {
+  constexpr std::string_view kShared = "shared_experts.";
   const bool fused = spelling == HfSpelling::fused;
-  if (part == "router.weight") {
-    return alike(spec.name, block + (fused ? "mlp." : "block_sparse_moe.") + "gate.weight",
-                 spec.shape);
+  const bool mixtral = family == HfFamily::mixtral && !fused;
+  const std::string layer = block + (mixtral ? "block_sparse_moe." : "mlp.");
+  if (part == "router.weight") return alike(spec.name, layer + "gate.weight", spec.shape);
+  if (part == "shared_experts.gate.weight") {
+    return alike(spec.name, layer + "shared_expert_gate.weight", spec.shape);
   }
-  const std::string experts = block + (fused ? "mlp.experts." : "block_sparse_moe.experts.");
+  if (part.starts_with(kShared)) {
+    return alike(spec.name, layer + "shared_expert." + part.substr(kShared.size()), spec.shape);
+  }
+  const std::string experts = layer + "experts.";
   if (part == "experts.gate_proj.weight") {
     return fused ? from_halves(spec.name, experts + "gate_up_proj", 0, spec.shape)
-                 : from_experts(spec.name, experts, "w1", spec.shape);
+                 : from_experts(spec.name, experts, mixtral ? "w1" : "gate_proj", spec.shape);
   }
   if (part == "experts.up_proj.weight") {
     return fused ? from_halves(spec.name, experts + "gate_up_proj", 1, spec.shape)
-                 : from_experts(spec.name, experts, "w3", spec.shape);
+                 : from_experts(spec.name, experts, mixtral ? "w3" : "up_proj", spec.shape);
   }
   require(part == "experts.down_proj.weight", "no Hugging Face name for " + spec.name);
   return fused ? alike(spec.name, experts + "down_proj", spec.shape)
-               : from_experts(spec.name, experts, "w2", spec.shape);
+               : from_experts(spec.name, experts, mixtral ? "w2" : "down_proj", spec.shape);
 }
 
 }  // namespace
 
+HfFamily hf_family(const ModelDefinition& definition) {
+  if (definition.num_moe_layers() == 0) return HfFamily::llama;
+  return definition.moe.shared_ffn_hidden_size > 0 ? HfFamily::qwen2_moe : HfFamily::mixtral;
+}
+
 std::vector<HfTensor> hf_tensors(const ModelDefinition& definition, HfSpelling spelling) {
   constexpr std::string_view kMoe = ".moe.";
+  const HfFamily family = hf_family(definition);
   std::vector<HfTensor> tensors;
   for (const ParameterSpec& spec : parameter_specs(definition)) {
     const std::size_t place = spec.name.find(kMoe);
     tensors.push_back(place == std::string::npos
                           ? alike(spec.name, spec.name, spec.shape)
                           : moe_tensor(spec, spec.name.substr(0, place + 1),
-                                       spec.name.substr(place + kMoe.size()), spelling));
+                                       spec.name.substr(place + kMoe.size()), family, spelling));
   }
   return tensors;
 }

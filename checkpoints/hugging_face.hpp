@@ -16,14 +16,14 @@
 
 namespace konclave {
 
-/// The model that a Hugging Face folder's config.json describes: model_type mixtral, llama or
-/// mistral. `sequence_length` is the one that the model is wanted for; 0 takes the model's own
-/// maximum. What Konclave computes otherwise than the config asks for is refused: Error(input) with
-/// the file and the key.
+/// The model that a Hugging Face folder's config.json describes: model_type mixtral, qwen2_moe,
+/// llama or mistral. `sequence_length` is the one that the model is wanted for; 0 takes the model's
+/// own maximum. What Konclave computes otherwise than the config asks for is refused: Error(input)
+/// with the file and the key.
 ModelDefinition read_hf_config(const std::filesystem::path& folder, int sequence_length = 0);
 
 /// Writes config.json for a model whose tensors are of `type`. Throws Error(input) naming what
-/// Hugging Face's Mixtral and Llama cannot express.
+/// Hugging Face's Mixtral, Qwen2-MoE and Llama cannot express.
 void write_hf_config(const std::filesystem::path& folder, const ModelDefinition& definition,
                      DType type);
 
@@ -81,8 +81,8 @@ void convert_from_hf(const HfFolder& source, const std::filesystem::path& target
 
 inline constexpr std::int64_t kHfShardBytes = 5'000'000'000;
 
-/// Checkpoint -> Hugging Face folder at `target`, which must be free, as Mixtral when the model has
-/// experts and else as Llama: model.safetensors, or files of at most `shard_bytes` (or one tensor)
+/// Checkpoint -> Hugging Face folder at `target`, which must be free, of the family that hf_family
+/// names: model.safetensors, or files of at most `shard_bytes` (or one tensor)
 /// and their index.
 void convert_to_hf(const Checkpoint& checkpoint, const ModelDefinition& definition,
                    const std::filesystem::path& target, std::int64_t shard_bytes = kHfShardBytes);

@@ -92,6 +92,8 @@ StepShape step_of(const Mapping& mapping) {
   moe.num_experts = 24;
   moe.top_k = 3;
   moe.ffn_hidden_size = 12;
+  moe.shared_ffn_hidden_size = 24;
+  moe.shared_gate = true;
   moe.layer_frequency = {0, 1, 0, 1};
   if (mapping.tp > 1 && !mapping.sp) moe.layer_frequency = {0, 0, 0, 0};
   return step;

@@ -25,7 +25,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, MixtralConfig,
-                          MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM)
+                          MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM,
+                          Qwen3MoeConfig, Qwen3MoeForCausalLM)
 
 STEPS, BATCH, SEQUENCE = 5, 2, 24
 LEARNING_RATE, BETAS, EPS, WEIGHT_DECAY, CLIP_NORM = 1e-3, (0.9, 0.95), 1e-8, 0.1, 1.0
@@ -83,6 +84,14 @@ CASES = {
         vocab_size=64, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
         intermediate_size=32, max_position_embeddings=128, tie_word_embeddings=False,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6}, **COMMON), seed=6),
+    # layer 0 dense, layers 1-2 MoE with a gated shared expert; biases on q, k and v; softmax over all experts, top-2 of 6
+    "qwen2_moe": Case(Qwen2MoeForCausalLM, Qwen2MoeConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=24, moe_intermediate_size=6, shared_expert_intermediate_size=10, num_experts=6,
+        num_experts_per_tok=2, norm_topk_prob=False, mlp_only_layers=[0], output_router_logits=False,
+        max_position_embeddings=128, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4}, **COMMON),
+        seed=32, dtypes=("f32", "f64"), checkpoint=True),
     # layer 0 dense, layers 1-2 MoE; norms on q and k; top-4 of 8, renormalised (= softmax over the chosen logits)
     "qwen3_moe": Case(Qwen3MoeForCausalLM, Qwen3MoeConfig(
         vocab_size=64, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
@@ -120,7 +129,7 @@ def randomize(model, seed):
             value = torch.randn(p.shape, generator=generator)
             if "norm" in name:
                 p.copy_(1 + 0.16 * value)
-            elif name.endswith("mlp.gate.weight"):
+            elif name.endswith(("mlp.gate.weight", "shared_expert_gate.weight")):
                 p.copy_(0.3 * value)
             else:
                 p.copy_(0.08 * value)
@@ -161,7 +170,9 @@ def moe_terms(model):
         return None
     return {"num_experts": config.num_experts, "top_k": config.num_experts_per_tok,
             "ffn_hidden_size": getattr(config, "moe_intermediate_size", config.intermediate_size),
-            "layer_frequency": frequency, "pre_softmax": not getattr(config, "norm_topk_prob", True)}
+            "layer_frequency": frequency, "pre_softmax": not getattr(config, "norm_topk_prob", True),
+            "shared_ffn_hidden_size": getattr(config, "shared_expert_intermediate_size", 0),
+            "shared_gate": hasattr(config, "shared_expert_intermediate_size")}
 
 
 def deck_config(model):
@@ -188,6 +199,8 @@ def konclave_state(named):
             out[prefix + "gate_proj.weight"], out[prefix + "up_proj.weight"] = gate.contiguous(), up.contiguous()
             continue
         name = name.replace("mlp.experts.down_proj", "moe.experts.down_proj.weight")
+        name = name.replace("mlp.shared_expert_gate.", "moe.shared_experts.gate.")
+        name = name.replace("mlp.shared_expert.", "moe.shared_experts.")
         out[name.replace("mlp.gate.weight", "moe.router.weight")] = t.detach().clone()
     return out
 
@@ -210,9 +223,13 @@ def mlp_shapes(deck, layer, is_moe):
         return {f"{layer}.mlp.gate_proj.weight": (f, h), f"{layer}.mlp.up_proj.weight": (f, h),
                 f"{layer}.mlp.down_proj.weight": (h, f)}
     e, f = deck["moe"]["num_experts"], deck["moe"]["ffn_hidden_size"]
-    experts = f"{layer}.moe.experts"
-    return {f"{layer}.moe.router.weight": (e, h), f"{experts}.gate_proj.weight": (e, f, h),
-            f"{experts}.up_proj.weight": (e, f, h), f"{experts}.down_proj.weight": (e, h, f)}
+    experts, shared, s = f"{layer}.moe.experts", f"{layer}.moe.shared_experts", deck["moe"]["shared_ffn_hidden_size"]
+    shapes = {f"{layer}.moe.router.weight": (e, h), f"{experts}.gate_proj.weight": (e, f, h),
+              f"{experts}.up_proj.weight": (e, f, h), f"{experts}.down_proj.weight": (e, h, f)}
+    if s:
+        shapes |= {f"{shared}.gate_proj.weight": (s, h), f"{shared}.up_proj.weight": (s, h),
+                   f"{shared}.down_proj.weight": (h, s), f"{shared}.gate.weight": (1, h)}
+    return shapes
 
 
 def konclave_shapes(deck):
@@ -236,7 +253,8 @@ def hub_names(name, model_type, experts):
     if ".moe.router." in name:
         return [name.replace("moe.router", block + ".gate")]
     if ".moe.experts." not in name:
-        return [name]
+        name = name.replace("moe.shared_experts.gate.", "mlp.shared_expert_gate.")
+        return [name.replace("moe.shared_experts.", "mlp.shared_expert.")]
     head, projection = name.removesuffix(".weight").split(".moe.experts.")
     if mixtral:
         projection = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}[projection]

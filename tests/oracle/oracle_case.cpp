@@ -53,6 +53,8 @@ ModelDefinition read_definition(const nlohmann::json& config, DType compute) {
     definition.moe.ffn_hidden_size = moe.at("ffn_hidden_size");
     definition.moe.layer_frequency = moe.at("layer_frequency").get<std::vector<int>>();
     definition.moe.pre_softmax = moe.at("pre_softmax");
+    definition.moe.shared_ffn_hidden_size = moe.value("shared_ffn_hidden_size", 0);
+    definition.moe.shared_gate = moe.value("shared_gate", false);
   }
   return definition;
 }

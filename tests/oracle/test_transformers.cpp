@@ -118,6 +118,7 @@ constexpr const char* kAuto = "auto";
 INSTANTIATE_TEST_SUITE_P(Fp32, Transformers,
                          testing::Values(Model{"mixtral", DType::fp32, kAuto},
                                          Model{"mixtral", DType::fp32, "reference"},
+                                         Model{"qwen2_moe", DType::fp32, kAuto},
                                          Model{"llama", DType::fp32, kAuto},
                                          Model{"mistral", DType::fp32, kAuto}),
                          test_name);
@@ -127,7 +128,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Model{"mixtral", DType::fp64, "reference"}, Model{"llama", DType::fp64, kAuto},
                     Model{"llama_tied", DType::fp64, kAuto},
                     Model{"llama_yarn", DType::fp64, kAuto}, Model{"mistral", DType::fp64, kAuto},
-                    Model{"qwen2", DType::fp64, kAuto}, Model{"qwen3_moe", DType::fp64, kAuto},
+                    Model{"qwen2", DType::fp64, kAuto}, Model{"qwen2_moe", DType::fp64, kAuto},
+                    Model{"qwen2_moe", DType::fp64, "reference"},
+                    Model{"qwen3_moe", DType::fp64, kAuto},
                     Model{"qwen3_moe_pre_softmax", DType::fp64, kAuto}),
     test_name);
 

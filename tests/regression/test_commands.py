@@ -16,10 +16,10 @@ def tokens_file(folder, model, step=0):
 
 
 class Conversion(harness.Case):
-    MODELS = ("mixtral", "llama", "mistral", "llama_tied")
+    MODELS = ("mixtral", "qwen2_moe", "llama", "mistral", "llama_tied")
 
     def test_logits_of_a_hugging_face_folder_and_of_its_checkpoint(self):
-        for model in ("mixtral", "llama", "mistral"):
+        for model in ("mixtral", "qwen2_moe", "llama", "mistral"):
             hf = harness.ORACLE / model / "hf"
             tokens = tokens_file(self.folder, model)
             self.run_program("convert", "from-hf", hf, f"{model}.ckpt")
@@ -72,6 +72,13 @@ class Conversion(harness.Case):
                        "run.steps=1", "optimizer.warmup_steps=0", "precision.compute=fp32",
                        "eval.interval=0")
             self.assertAlmostEqual(self.losses(name)[0], facts["runs"]["f32"]["loss"][0], delta=1e-5)
+
+    def test_what_hugging_face_has_no_word_for_is_refused(self):
+        self.train("fine_grained.toml", "one", "run.steps=1", "optimizer.warmup_steps=0", "eval.interval=0",
+                   "moe.shared_gate=false")
+        output = self.run_program("convert", "to-hf", self.run_folder("one"), "exported", code=66)
+        self.assertIn("moe.shared_gate", output)
+        self.assertFalse((self.folder / "exported").exists())
 
     def test_a_model_of_another_shape_is_named(self):
         output = self.train("moe.toml", "bad", f"checkpoint.load={harness.ORACLE / 'mixtral' / 'hf'}",

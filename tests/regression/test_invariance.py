@@ -23,6 +23,9 @@ class MicroSize(harness.Case):
     def test_moe_fp64(self):
         self.compare("moe.toml", "fp64", 1e-9)
 
+    def test_fine_grained_fp64(self):
+        self.compare("fine_grained.toml", "fp64", 1e-9)
+
     def test_dense_fp32(self):
         self.compare("dense.toml", "fp32", 1e-5)
 

@@ -75,6 +75,19 @@ class Runs(Case):
         self.train_as("folded", FOLDED, load, "run.steps=2", ranks=4)
         self.assert_losses_near("folded", "alone", 1e-9)
 
+    def test_128_small_experts_and_a_shared_one_learn_the_same(self):
+        """The tiny deck of them, with 8 of 128."""
+        tp = ("parallel.tp=2", "parallel.sp=true")
+        mappings = (("alone", (), 1), ("tp", (*tp, "parallel.ep=4"), 4), ("etp", ("parallel.etp=2", "parallel.ep=2"), 4),
+                    ("cp", ("parallel.cp=2", "parallel.ep=2", "moe.dispatcher=allgather"), 2),
+                    ("all", (*tp, "parallel.cp=2", "parallel.pp=2", "parallel.ep=4"), 8))
+        for name, mapping, ranks in mappings:
+            self.train("fine_grained.toml", name, "run.steps=8", "eval.interval=0", "moe.num_experts=128",
+                       "precision.compute=fp64", "batch.micro_size=1", *mapping, ranks=ranks)
+            self.assert_losses_near(name, "alone", 1e-9)
+        losses = self.losses("alone")
+        self.assertLess(losses[-1], losses[0] - 1)
+
     def test_generation_is_that_of_one_rank(self):
         """Prompts of a length that ranks cannot share evenly."""
         self.train("moe.toml", "run", "run.steps=2", "eval.interval=0")

@@ -39,6 +39,7 @@ void expect_equals_deck(const ModelDefinition& read, const json& deck) {
   EXPECT_EQ(model.norm_eps, deck.at("norm_eps"));
   EXPECT_EQ(model.rope_theta, deck.at("rope_theta"));
   EXPECT_EQ(model.tie_embeddings, deck.at("tie_embeddings"));
+  EXPECT_EQ(model.qkv_bias, deck.at("qkv_bias"));
   const json& scaling = deck.at("rope_scaling");
   EXPECT_EQ(json(model.rope_scaling.type), scaling.is_null() ? json("none") : scaling.at("type"));
   if (!scaling.is_null()) {
@@ -52,11 +53,16 @@ void expect_equals_deck(const ModelDefinition& read, const json& deck) {
     EXPECT_EQ(read.moe.top_k, moe.at("top_k"));
     EXPECT_EQ(read.moe.ffn_hidden_size, moe.at("ffn_hidden_size"));
     EXPECT_EQ(read.moe.pre_softmax, moe.at("pre_softmax"));
+    EXPECT_EQ(read.moe.shared_ffn_hidden_size, moe.value("shared_ffn_hidden_size", 0));
+    EXPECT_EQ(read.moe.shared_gate, moe.value("shared_gate", false));
+    for (int layer = 0; layer < model.num_layers; ++layer) {
+      EXPECT_EQ(json(read.is_moe_layer(layer) ? 1 : 0), moe.at("layer_frequency").at(layer));
+    }
   }
 }
 
 TEST(HfConfig, ReadsWhatTransformersWrites) {
-  for (const char* const model : {"mixtral", "llama", "llama_tied", "mistral"}) {
+  for (const char* const model : {"mixtral", "qwen2_moe", "llama", "llama_tied", "mistral"}) {
     SCOPED_TRACE(model);
     const ModelDefinition read = read_hf_config(oracle(std::string(model) + "/hf"));
     expect_equals_deck(read, read_json(oracle(std::string(model) + "/oracle.json")).at("config"));
@@ -98,7 +104,7 @@ TEST(HfConfig, ReadsTheOlderSpelling) {
 }
 
 TEST(HfConfig, RefusesWhatWouldBeComputedOtherwise) {
-  expect_refused("llama", {{"model_type", "gemma"}}, {"mixtral, llama and mistral"});
+  expect_refused("llama", {{"model_type", "gemma"}}, {"mixtral, qwen2_moe, llama and mistral"});
   expect_refused("llama", {{"hidden_act", "gelu"}}, {"silu"});
   expect_refused("llama", {{"attention_bias", true}}, {});
   expect_refused("llama", {{"mlp_bias", true}}, {});
@@ -131,6 +137,40 @@ TEST(HfConfig, RefusesAWindowShorterThanTheSequence) {
                {"sliding_window", "4096", "8192"});
 }
 
+TEST(HfConfig, ReadsWhatQwen2MoeLeavesOpen) {
+  const auto layers = [](const json& changes) {
+    return read_changed("qwen2_moe", changes).moe.layer_frequency;
+  };
+  EXPECT_EQ(layers({{"mlp_only_layers", json::array()}}), std::vector<int>());
+  EXPECT_EQ(layers({{"mlp_only_layers", nullptr}, {"decoder_sparse_step", 2}}),
+            (std::vector<int>{0, 1, 0}));
+  EXPECT_EQ(layers({{"mlp_only_layers", {2, 7}}}), (std::vector<int>{1, 1, 0}));
+  expect_refused("qwen2_moe", {{"mlp_only_layers", {0, 1, 2}}}, {"no layer with experts"});
+  expect_refused("qwen2_moe", {{"mlp_only_layers", {0, "1"}}}, {"list of whole numbers"});
+  expect_refused("qwen2_moe", {{"mlp_only_layers", 0}}, {"list of whole numbers"});
+  expect_refused("qwen2_moe", {{"decoder_sparse_step", 4}, {"mlp_only_layers", nullptr}},
+                 {"no layer with experts"});
+
+  // What absent keys mean.
+  const ModelDefinition implied =
+      read_changed("qwen2_moe", {{"norm_topk_prob", nullptr}, {"qkv_bias", nullptr}});
+  EXPECT_TRUE(implied.moe.pre_softmax && implied.model.qkv_bias);
+  const ModelDefinition given =
+      read_changed("qwen2_moe", {{"norm_topk_prob", true}, {"qkv_bias", false}});
+  EXPECT_FALSE(given.moe.pre_softmax || given.model.qkv_bias);
+  for (const char* const key : {"num_experts", "moe_intermediate_size",
+                                "shared_expert_intermediate_size", "num_experts_per_tok"}) {
+    expect_refused("qwen2_moe", {{key, nullptr}}, {"above 0"});
+  }
+  expect_refused("qwen2_moe", {{"num_experts_per_tok", 7}}, {"num_experts"});
+
+  // Its window counts where it is switched on.
+  EXPECT_EQ(read_changed("qwen2_moe", {{"sliding_window", 8}}).model.sequence_length, 128);
+  expect_refused("qwen2_moe", {{"sliding_window", 8}, {"use_sliding_window", true}}, {"128"});
+  expect_refused("qwen2_moe", {{"layer_types", {"full_attention", "sliding_attention"}}},
+                 {"use_sliding_window"});
+}
+
 TEST(HfConfig, NamesWhatIsMissingOrOfTheWrongKind) {
   expect_refused("llama", {{"hidden_size", nullptr}}, {});
   expect_refused("llama", {{"hidden_size", 24.5}}, {"24.5"});
@@ -150,7 +190,7 @@ TEST(HfConfig, NamesWhatIsMissingOrOfTheWrongKind) {
 }
 
 TEST(HfConfig, ComesBackFromWhatIsWritten) {
-  for (const char* const model : {"mixtral", "llama", "llama_tied", "mistral"}) {
+  for (const char* const model : {"mixtral", "qwen2_moe", "llama", "llama_tied", "mistral"}) {
     SCOPED_TRACE(model);
     const TemporaryFolder folder;
     const ModelDefinition read = read_hf_config(oracle(std::string(model) + "/hf"));
@@ -183,6 +223,16 @@ TEST(HfConfig, RefusesToWriteWhatItCannotExpress) {
                    [](auto& definition) { definition.moe.num_groups = 2; });
   expect_no_config("mixtral", "scaling_factor",
                    [](auto& definition) { definition.moe.scaling_factor = 2.5; });
+  expect_no_config("mixtral", "moe.shared_gate",
+                   [](auto& definition) { definition.moe.shared_ffn_hidden_size = 8; });
+  expect_no_config("mixtral", "qkv_bias",
+                   [](auto& definition) { definition.model.qkv_bias = true; });
+  expect_no_config("qwen2_moe", "moe.shared_gate",
+                   [](auto& definition) { definition.moe.shared_gate = false; });
+  expect_no_config("qwen2_moe", "score_function",
+                   [](auto& definition) { definition.moe.score_function = "sigmoid"; });
+  expect_no_config("qwen2_moe", "qk_norm",
+                   [](auto& definition) { definition.model.qk_norm = true; });
   expect_no_config("mixtral", "expert_bias",
                    [](auto& definition) { definition.moe.expert_bias = true; });
   expect_no_config("mixtral", "sinkhorn",

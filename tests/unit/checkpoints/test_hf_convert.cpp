@@ -33,8 +33,8 @@ TEST(HfConvert, TheCheckpointHasTheOraclesTensors) {
 }
 
 TEST(HfConvert, ThereAndBackIsBitExact) {
-  for (const char* const model :
-       {"mixtral/hf", "mixtral/hf_sharded", "llama/hf", "llama_tied/hf", "mistral/hf"}) {
+  for (const char* const model : {"mixtral/hf", "mixtral/hf_sharded", "qwen2_moe/hf", "llama/hf",
+                                  "llama_tied/hf", "mistral/hf"}) {
     SCOPED_TRACE(model);
     const TemporaryFolder temporary;
     const HfFolder source(oracle(model));

@@ -62,7 +62,7 @@ void expect_equals_oracle(const HfFolder& folder, const std::string& model) {
 }
 
 TEST(HfFolder, HasTheOraclesTensors) {
-  for (const char* const model : {"mixtral", "llama", "llama_tied", "mistral"}) {
+  for (const char* const model : {"mixtral", "qwen2_moe", "llama", "llama_tied", "mistral"}) {
     SCOPED_TRACE(model);
     expect_equals_oracle(HfFolder(oracle(std::string(model) + "/hf")), model);
   }

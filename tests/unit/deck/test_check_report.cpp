@@ -140,6 +140,10 @@ TEST(CountParametersOfStage, SharesOutWhatTheAxesShare) {
   EXPECT_EQ(count({"parallel.ep=2", "parallel.etp=2", "parallel.cp=2"}),
             2 * table + 64 + 2 * (4 * matrix + norms + router + expert));
 
+  // Shared experts as a dense MLP, with a gate that all have whole.
+  EXPECT_EQ(count({"parallel.tp=2", "moe.shared_ffn_hidden_size=48", "moe.shared_gate=true"}),
+            count({"parallel.tp=2"}) + 2 * (3 * 64 * 24 + 64));
+
   // Parts of 256 tokens on 3 ranks: 85, 85 and 86.
   EXPECT_EQ(count({"parallel.tp=3", "model.num_heads=3", "model.head_dim=16",
                    "model.sequence_length=48"}),

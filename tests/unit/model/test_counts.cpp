@@ -16,6 +16,13 @@ TEST(Flops, AreRightByHand) {
   EXPECT_EQ(training_flops_per_token(tiny_model()),
             3 * (2 * (head + 2 * attention + dense + moe) + 2 * scores));
 
+  ModelDefinition shared = tiny_model();
+  shared.moe.shared_ffn_hidden_size = 10;
+  const int products = head + 2 * attention + dense + moe + 3 * 8 * 10;
+  EXPECT_EQ(training_flops_per_token(shared), 3 * (2 * products + 2 * scores));
+  shared.moe.shared_gate = true;
+  EXPECT_EQ(training_flops_per_token(shared), 3 * (2 * (products + 8) + 2 * scores));
+
   ModelDefinition dense_only = tiny_model();
   dense_only.moe = {};
   dense_only.model.tie_embeddings = true;
@@ -33,6 +40,8 @@ TEST(ParameterCount, IsThatOfTheModelBuilt) {
       definition.model.head_dim = option ? 0 : 4;
       definition.model.num_kv_heads = option ? 0 : 2;
       definition.moe.layer_frequency = layers;
+      definition.moe.shared_ffn_hidden_size = 10;
+      definition.moe.shared_gate = option;
       std::int64_t total = 0;
       for (const ParameterSpec& spec : parameter_specs(definition)) {
         total += Parameter(spec, {}).size();
