@@ -93,7 +93,8 @@ void add_report_command(CLI::App& app, Arguments& arguments) {
 void add_convert_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* convert = app.add_subcommand("convert", "To and from Hugging Face folders");
   convert->require_subcommand(1);
-  CLI::App* from = convert->add_subcommand("from-hf", "Mixtral, Llama or Mistral to a checkpoint");
+  CLI::App* from =
+      convert->add_subcommand("from-hf", "Mixtral, Qwen2-MoE, Llama or Mistral to a checkpoint");
   from->add_option("folder", arguments.source, "Hugging Face folder")->required();
   from->add_option("checkpoint", arguments.target, "Checkpoint to write")->required();
   from->add_option("--sequence-length", arguments.sequence_length,

@@ -174,6 +174,10 @@ void declare_moe(Schema& schema, MoeConfig& moe, const ModelConfig& model) {
              "For measurements, with moe.force_load_balancing: standard deviation of what is added "
              "to the random logits of an expert, new in each step; below 0 its negative, the same "
              "in all steps.");
+  schema.key("replay", input_path_form(moe.replay, {"record"}),
+             "Routing as it was: \"record\" writes the experts of every token, layer and step to "
+             "routing_choices.h5 in the run's folder; with the path of such a file, experts are "
+             "taken from it instead of chosen, whatever the mapping. Training only.");
   schema.key("capacity_factor", number_form(moe.capacity_factor, at_least(0)),
              "Bounds what an expert takes of a routing window, in training: to this many times its "
              "even share of the assignments. What is over is dropped: the token passes by. 0 drops "

@@ -26,7 +26,6 @@ std::vector<LaterKey> model_keys() {
 
 std::vector<LaterKey> moe_keys() {
   return {
-      {"moe.replay", {"false", "\"\""}, "replay of recorded routing"},
       {"moe.global_aux_counts",
        {"\"previous\""},
        "counting for the global auxiliary loss over the micro-batches of a step so far"},

@@ -33,7 +33,7 @@ A deck is a [TOML](https://toml.io/en/v1.0.0) file that says everything about a 
   `run.name=trial` needs no quotes, a list needs them around it: `'data.files=["a.txt", "b.txt"]'`.
 - Unknown and repeated keys, wrong types and values out of range are errors, all reported at once with
   file, line and column, and exit code 65.
-- Paths of inputs (`data.files`, `checkpoint.load`, a path in `run.resume`) start at the folder of the
+- Paths of inputs (`data.files`, `checkpoint.load`, a path in `run.resume` or `moe.replay`) start at the folder of the
   deck that names them when they exist there, else at the current directory. Paths of outputs start at
   the current directory.
 - `konclave check DECK --ranks N` prints the deck with every default filled in and the origin of each

@@ -171,6 +171,17 @@ void declare_router_rules(Schema& schema, const MoeConfig& moe) {
       [&] { return moe.force_bias == 0 || moe.force_load_balancing; },
       [] { return std::string("moe.force_bias = 0, or moe.force_load_balancing = true"); });
   add(
+      schema, RuleScope::always, {"moe.replay", "moe.num_experts"},
+      "moe.replay needs experts, moe.num_experts above 0",
+      [&] { return moe.replay.empty() || moe.num_experts > 0; },
+      [] { return std::string("moe.replay = \"\""); });
+  add(
+      schema, RuleScope::always, {"moe.replay", "moe.force_load_balancing", "moe.balancing"},
+      "experts that moe.replay takes from a file are not chosen, so moe.force_load_balancing must "
+      "be false, and moe.balancing not \"sinkhorn\"",
+      [&] { return !moe.replays() || (!moe.force_load_balancing && !moe.balances_by("sinkhorn")); },
+      [] { return std::string("moe.replay = \"\" or \"record\""); });
+  add(
       schema, RuleScope::always, {"moe.pad_to_capacity", "moe.capacity_factor"},
       "moe.pad_to_capacity = true needs a capacity, moe.capacity_factor above 0",
       [&] { return !moe.pad_to_capacity || moe.capacity_factor > 0; },

@@ -47,6 +47,8 @@ struct MoeConfig {
   std::string dispatcher = "alltoall";  ///< or "allgather"
   std::int64_t receive_budget = 0;      ///< rows that a rank accepts at once; 0: no bound
 
+  bool records() const { return replay == "record"; }
+  bool replays() const { return !replay.empty() && !records(); }
   bool has_groups() const { return num_groups > 1; }
   bool balances_by(const std::string& kind) const {
     return std::find(balancing.begin(), balancing.end(), kind) != balancing.end();

@@ -62,12 +62,24 @@ struct RoutingState {
   View2<const double> previous_load;
 };
 
+/// The experts of all tokens that this rank's micro-batches of a step have, outside of the routers:
+/// noted there as they are chosen, or taken from there instead (moe.replay).
+struct ExpertChoices {
+  enum class Use { none, record, replay };
+
+  Use use = Use::none;
+  View2<int> experts;            ///< (tokens L, K), a row for each token and MoE layer
+  std::int64_t first_token = 0;  ///< number of the first token among all that the run trains on
+  int layers = 0;                ///< L: MoE layers of the whole model
+};
+
 /// What a step hands to every MoE layer.
 struct MoeStep {
   RoutingWindows windows;
   BalanceScale scale;
   MoeStatistics statistics;
   RoutingState state;
+  ExpertChoices choices;
   /// In evaluation nothing is random, dropped or balanced.
   bool training = false;
   /// Key of the router's random numbers, and which step of the run this is.

@@ -1,5 +1,6 @@
 #include "moe/router.hpp"
 
+#include "moe/expert_choices.hpp"
 #include "moe/router_products.hpp"
 #include "moe/sinkhorn.hpp"
 #include "ops/elementwise.hpp"
@@ -107,9 +108,12 @@ RoutingPlan Router::forward(const Context& context, const AnyIn& x, const MoeSte
   if (config_.balances_by("sinkhorn") && step.training) {
     by.preferences = sinkhorn_plan(context, *sharing_, step.windows, logits);
   }
+  by.given = step.choices.use == ExpertChoices::Use::replay;
+  if (by.given) replay_choice(context.exec, step, layer, chosen);
   const ops::RouteStatistics statistics = make_statistics(
       context.scratch, step.windows, tokens, config_, ops::chooses_by_more_than_scores(rule_, by));
   ops::route(context.exec, logits, rule_, by, routed, statistics);
+  if (step.counts) record_choice(context.exec, step, layer, chosen);
   saved.of_logits = sigmoid ? logits : routed.scores;
   saved.lse = routed.lse;
   saved.weights = routed.weights;

@@ -2,6 +2,7 @@
 
 #include "base/error.hpp"
 #include "checkpoints/io_thread.hpp"
+#include "run/changed_file.hpp"
 #include "run/routing_columns.hpp"
 
 #include <algorithm>
@@ -19,8 +20,6 @@ using namespace routing;
 constexpr std::int64_t kChunkBytes = std::int64_t{1} << 16;
 constexpr std::int64_t kMostChunkSteps = 1024;
 constexpr std::int64_t kMetadataRoom = std::int64_t{1} << 20;
-/// A file of this size or less is replaced as a whole.
-constexpr std::int64_t kMostCopied = std::int64_t{32} << 20;
 
 /// In chunks of some steps, shuffled and deflated where HDF5 has these filters.
 template <typename T>
@@ -89,29 +88,7 @@ std::string RoutingFile::open(std::int64_t step) {
 }
 
 void RoutingFile::change(const std::function<void(const std::filesystem::path&)>& work) const {
-  const std::filesystem::path fresh = path_.string() + ".new";
-  std::error_code error;
-  const bool exists = std::filesystem::exists(path_, error);
-  const auto size =
-      exists ? static_cast<std::int64_t>(std::filesystem::file_size(path_, error)) : 0;
-  const bool in_place = size > kMostCopied;
-  const std::int64_t room = kMetadataRoom + pending_.bytes() + (in_place ? 0 : size);
-  prove_room(path_, room, room);
-  if (in_place) {
-    io_thread().run([&] { work(path_); });
-    return;
-  }
-  try {
-    std::filesystem::remove(fresh, error);  // of a process that was killed here
-    if (exists) std::filesystem::copy_file(path_, fresh, error);
-    require(!error, "cannot copy " + path_.string() + ": " + error.message(), ExitCode::io);
-    io_thread().run([&] { work(fresh); });
-    std::filesystem::rename(fresh, path_, error);
-    require(!error, "cannot replace " + path_.string() + ": " + error.message(), ExitCode::io);
-  } catch (const Error&) {
-    std::filesystem::remove(fresh, error);
-    throw;
-  }
+  change_whole(path_, kMetadataRoom + pending_.bytes(), work);
 }
 
 void RoutingFile::create(const std::filesystem::path& path) const {

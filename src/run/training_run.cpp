@@ -64,6 +64,9 @@ TrainingRun::TrainingRun(const Communicator& world, const Deck& deck, OpTable ba
       log_.error("{}", text);
     });
   });
+  if (!deck.definition.moe.replay.empty()) {
+    replay_.emplace(world, deck, runner_.memory(), folder_ ? folder_->path() : "");
+  }
   runner_.trace_to(trace_);
   runner_.model().recompute(deck.recompute);
 }
@@ -73,6 +76,7 @@ ExitCode TrainingRun::run() {
   const ExitCode code = loop();
   progress_.pause();
   if (recorder_) recorder_->flush();
+  if (replay_) replay_->flush();
   if (code == ExitCode::done) {
     finish();
   } else {
@@ -91,6 +95,7 @@ void TrainingRun::start() {
     folder_->describe(effective_deck(deck_), provenance_);
     recorder_->open(state_.step);
   });
+  if (replay_) replay_->open(state_.samples);
   for (const std::string& line : hardware_map(places)) log_.info("{}", line);
   for (const std::string& line : hardware_warnings(places)) log_.warn("warning: {}", line);
   describe();
@@ -136,6 +141,12 @@ void TrainingRun::describe() {
         world_.size(), groups_.tp->size(), groups_.cp->size(), groups_.dp->size(),
         groups_.pp->size(), groups_.etp->size(), groups_.ep->size(), groups_.expert_dp->size());
   }
+  if (replay_) log_.info("{}", replay_->describe());
+  if (deck_.definition.moe.force_load_balancing) {
+    log_.warn(
+        "warning: moe.force_load_balancing = true chooses experts at random, for measurements: "
+        "this model learns no routing");
+  }
   log_.info("data: {} sequences to train on, {} held out", corpus_.train->size(),
             corpus_.validation ? corpus_.validation->size() : 0);
 }
@@ -178,9 +189,12 @@ StepMetrics TrainingRun::take_step() {
           "a seeded failure", ExitCode::input);
   trace_step(state_.step + 1);
   const TrafficTable before = communication_->totals();
-  const StepMetrics metrics = trainer_.step(
-      state_.step + 1, read_batch(*corpus_.train, sampler_, deck_.batch, state_.samples,
-                                  groups_.dp->rank(), groups_.dp->size()));
+  const std::vector<HostMicroBatch> batches =
+      read_batch(*corpus_.train, sampler_, deck_.batch, state_.samples, groups_.dp->rank(),
+                 groups_.dp->size());
+  if (replay_) trainer_.use_choices(replay_->begin_step(runner_.exec(), batches));
+  const StepMetrics metrics = trainer_.step(state_.step + 1, batches);
+  if (replay_) replay_->end_step(runner_.exec());
   count_traffic(before);
   ++state_.step;
   state_.samples += deck_.batch.global_size;
@@ -241,6 +255,7 @@ double TrainingRun::validate() {
 
 void TrainingRun::save() {
   const Clock::time_point before = Clock::now();
+  if (replay_) replay_->flush();
   if (recorder_) recorder_->flush();  // a run that goes on from here finds all up to here
   save_run(world_, speaks() ? folder_->checkpoints() : "", effective_deck(deck_), provenance_,
            state_, {world_.size(), deck_.parallel}, runner_, trainer_.optimizer());

@@ -7,6 +7,7 @@
 #include "run/phases.hpp"
 #include "run/progress.hpp"
 #include "run/report.hpp"
+#include "run/routing_replay.hpp"
 #include "run/run_folder.hpp"
 #include "run/saved_run.hpp"
 #include "run/signals.hpp"
@@ -95,6 +96,7 @@ class TrainingRun {
   std::optional<StepRecorder> recorder_;  ///< rank 0's
   ModelRunner runner_;
   Trainer trainer_;
+  std::optional<RoutingReplay> replay_;  ///< with moe.replay
   Sampler sampler_;
   Progress progress_;
   nlohmann::json provenance_;

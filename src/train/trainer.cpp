@@ -65,6 +65,7 @@ MoeStep Trainer::moe_step(std::int64_t number, const BatchCounts& counts) {
        1 / static_cast<double>(counts.sequences)});
   step.seed = seed_;
   step.number = number;
+  step.choices = choices_;
   return step;
 }
 

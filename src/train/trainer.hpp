@@ -33,6 +33,9 @@ class Trainer {
   /// no number leaves weights and optimizer untouched (StepMetrics::finite is false).
   StepMetrics step(std::int64_t step, const std::vector<HostMicroBatch>& batches);
 
+  /// Where the next step's routers note or find experts; nowhere at first.
+  void use_choices(const ExpertChoices& choices) { choices_ = choices; }
+
   Optimizer& optimizer() { return optimizer_; }
   double learning_rate(std::int64_t step) const;
 
@@ -47,6 +50,7 @@ class Trainer {
   OptimizerConfig config_;
   std::int64_t total_steps_;
   std::uint64_t seed_;
+  ExpertChoices choices_;
   Arena memory_;
   Optimizer optimizer_;
   GradReducer reducer_;

@@ -112,6 +112,8 @@ class Mappings(harness.Case):
          ("parallel.order = \"pp-tp-cp-ep-dp\"", "dp = 2 and edp = 1", "\"tp-cp-ep-dp-pp\" would do")),
         (("moe.dispatcher=allgather", "moe.receive_budget=64"),
          ("moe.dispatcher = \"allgather\", moe.receive_budget = 64", "moe.receive_budget = 0, or ")),
+        (("moe.replay=some.h5", "moe.force_load_balancing=true"),
+         ("moe.force_load_balancing = true", "moe.replay = \"\" or \"record\" would do")),
         (("moe.top_k=9",), ("moe.top_k = 9, moe.num_experts = 4; moe.top_k = 4 or less would do",)),
         (("moe.top_k=1",), ("moe.top_k = 1", "moe.pre_softmax = true, or moe.top_k = 2 would do")),
         (("batch.micro_size=3",),

@@ -11,7 +11,7 @@ EXPERTS, TOP_K, LAST = 16, 2, 10
 
 class Case(harness.Case):
     def train_as(self, name, *overrides):
-        self.run_program("train", DECK, "run.out=runs", f"run.name={name}", *overrides)
+        return self.run_program("train", DECK, "run.out=runs", f"run.name={name}", *overrides)
 
     def last(self, name, key):
         """Mean of a metric over the last steps."""
@@ -73,7 +73,8 @@ class Measurements(Case):
     """Random routing, for measurements of what balance does to speed."""
 
     def test_forced_balance_and_forced_bias(self):
-        self.train_as("even", "moe.force_load_balancing=true")
+        output = self.train_as("even", "moe.force_load_balancing=true")
+        self.assertIn("warning: moe.force_load_balancing = true", output)
         self.train_as("uneven", "moe.force_load_balancing=true", "moe.force_bias=1.5")
         # 512 tokens, so that 64 for each expert are the mean: even ones are within its fluctuation.
         self.assertLess(self.imbalance("even"), 1.6)

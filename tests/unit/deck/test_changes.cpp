@@ -106,7 +106,7 @@ Deck unusual_deck() {
 Deck other_unusual_deck() {
   return read_small({"model.num_layers=5", "parallel.pp=3", "parallel.first_stage_layers=1",
                      "parallel.last_stage_layers=2", "moe.dispatcher=allgather",
-                     "moe.score_function=sigmoid", "log.trace_steps=2"});
+                     "moe.score_function=sigmoid", "moe.replay=record", "log.trace_steps=2"});
 }
 
 std::map<std::string, std::string> texts(const Deck& deck) {

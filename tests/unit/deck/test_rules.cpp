@@ -76,6 +76,13 @@ const std::map<std::string, Broken> kBroken = {
      {{"moe.balancing=aux_loss"}, "; 1 instead of 0 would do"}},
     {"moe.force_bias other than 0 needs moe.force_load_balancing = true",
      {{"moe.force_bias=-1"}, "; moe.force_bias = 0, or moe.force_load_balancing = true would do"}},
+    {"moe.replay needs experts, moe.num_experts above 0",
+     {{"moe.num_experts=0", "model.ffn_hidden_size=64", "moe.replay=record"},
+      "; moe.replay = \"\" would do"}},
+    {"experts that moe.replay takes from a file are not chosen, so moe.force_load_balancing must "
+     "be false, and moe.balancing not \"sinkhorn\"",
+     {{"moe.replay=choices.h5", "moe.force_load_balancing=true"},
+      "; moe.replay = \"\" or \"record\" would do"}},
     {"moe.pad_to_capacity = true needs a capacity, moe.capacity_factor above 0",
      {{"moe.pad_to_capacity=true"}, "; moe.capacity_factor = 1.25 would do"}},
     {"moe.balancing = \"sinkhorn\" plans evenly by itself, so moe.capacity_factor must be 0",

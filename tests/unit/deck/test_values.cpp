@@ -147,6 +147,9 @@ TEST(DeckValues, RulesOfTheRouter) {
   EXPECT_EQ(moe.router_dtype, "fp64");
   EXPECT_EQ(errors_of_small({"moe.top_k=1", "moe.score_function=sigmoid"}), "");
   EXPECT_EQ(errors_of_small({"moe.num_groups=1"}), "") << "one group is none";
+  EXPECT_FALSE(moe.records() || moe.replays());
+  EXPECT_TRUE(read_small({"moe.replay=record"}).definition.moe.records());
+  EXPECT_TRUE(read_small({"moe.replay=a/choices.h5"}).definition.moe.replays());
   EXPECT_SAYS(errors_of_small({"moe.score_function=relu"}), "\"softmax\", \"sigmoid\"");
   EXPECT_SAYS(errors_of_small({"moe.scaling_factor=0"}), "moe.scaling_factor = 0 is out of range");
   EXPECT_SAYS(errors_of_small({"moe.num_groups=-1"}), "moe.num_groups = -1 is out of range");
@@ -211,10 +214,13 @@ TEST(DeckValues, ShippedDecksAreValid) {
   const Deck quickstart = read_deck(inputs / "quickstart.toml");
   const Deck moe = read_deck(inputs / "tiny" / "moe.toml");
   const Deck dense = read_deck(inputs / "tiny" / "dense.toml");
+  const Deck fine_grained = read_deck(inputs / "tiny" / "fine_grained.toml");
 
   EXPECT_EQ(quickstart.definition.model.hidden_size % 128, 0);
   EXPECT_EQ(quickstart.definition.moe.ffn_hidden_size % 128, 0);
   EXPECT_EQ(moe.definition.moe.num_experts, 4);
+  EXPECT_EQ(fine_grained.definition.moe.top_k, 8);
+  EXPECT_TRUE(fine_grained.definition.moe.shared_gate);
   EXPECT_FALSE(dense.definition.is_moe_layer(0));
   EXPECT_EQ(dense.run.steps, moe.run.steps);
   EXPECT_EQ(moe.data.files.front(), (inputs / "tiny" / "*.toml").string());
