@@ -110,7 +110,7 @@ void Checkpoint::read(const std::string& tensor, void* host) const {
 }
 
 void Checkpoint::read(const ExecSpace& exec, const std::string& tensor,
-                      const std::vector<std::int64_t>& shape, const Shard& shard,
+                      const std::vector<std::int64_t>& shape, const ShardRange& range,
                       const AnyView& target) const {
   const TensorInfo& source = info(tensor);
   const TensorInfo wanted{tensor, target.type(), shape};
@@ -118,19 +118,27 @@ void Checkpoint::read(const ExecSpace& exec, const std::string& tensor,
           folder_.string() + ": tensor " + tensor + " has shape " + source.shape_text() +
               "; the model wants " + wanted.shape_text(),
           ExitCode::input);
-  require(has_shape(target, shard.extent), "a shard is read into " + target.describe());
+  require(target.size() == range.count, "a part of " + std::to_string(range.count) +
+                                            " elements is read into " + target.describe());
   const std::size_t width = size_of(source.type);
-  std::vector<std::byte> host(static_cast<std::size_t>(shard.elements()) * width);
-  for (const ShardRun& run : shard_runs(shape, shard)) {
+  std::vector<std::byte> host(static_cast<std::size_t>(range.count) * width);
+  for (const ShardRun& run : shard_runs(shape, range)) {
     read(tensor, run.in_whole, run.count,
          host.data() + static_cast<std::size_t>(run.in_shard) * width);
   }
   if (source.type != target.type()) {
     std::vector<std::byte> converted(target.bytes());
-    convert_values(source.type, host.data(), target.type(), converted.data(), shard.elements());
+    convert_values(source.type, host.data(), target.type(), converted.data(), range.count);
     host.swap(converted);
   }
   copy_from_host(exec, host.data(), target);
+}
+
+void Checkpoint::read(const ExecSpace& exec, const std::string& tensor,
+                      const std::vector<std::int64_t>& shape, const Shard& shard,
+                      const AnyView& target) const {
+  require(has_shape(target, shard.extent), "a shard is read into " + target.describe());
+  read(exec, tensor, shape, ShardRange::of(shard), target);
 }
 
 void Checkpoint::verify() const {

@@ -40,8 +40,12 @@ class Checkpoint {
   void read(const std::string& tensor, std::int64_t first, std::int64_t count, void* host) const;
   /// All of it.
   void read(const std::string& tensor, void* host) const;
-  /// What `shard` is of a tensor of `shape`, into memory of the device, converted to the type of
-  /// `target`, which has the shard's extents.
+  /// What `range` is of a tensor of `shape`, into memory of the device, converted to the type of
+  /// `target`, which has as many elements.
+  void read(const ExecSpace& exec, const std::string& tensor,
+            const std::vector<std::int64_t>& shape, const ShardRange& range,
+            const AnyView& target) const;
+  /// All of a shard; `target` has its extents.
   void read(const ExecSpace& exec, const std::string& tensor,
             const std::vector<std::int64_t>& shape, const Shard& shard,
             const AnyView& target) const;

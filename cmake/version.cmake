@@ -11,4 +11,8 @@ endif()
 list(JOIN KONCLAVE_PRIVATE_FLAGS " " _flags)
 set(KONCLAVE_BUILD_DESCRIPTION
     "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${CMAKE_BUILD_TYPE}, ${_flags}")
+set(KONCLAVE_CHECKS false)
+if(KONCLAVE_CHECK_COLLECTIVES)
+  set(KONCLAVE_CHECKS true)
+endif()
 configure_file(cmake/version.cpp.in ${PROJECT_BINARY_DIR}/generated/version.cpp @ONLY)

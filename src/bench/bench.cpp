@@ -16,13 +16,10 @@ using Benchmark = BenchReport (*)(const BenchSetup&);
 
 Benchmark benchmark_of(const std::string& name) {
   static const std::map<std::string, Benchmark, std::less<>> all = {
-      {"gemm", bench_gemm},
-      {"grouped-gemm", bench_grouped_gemm},
-      {"attention", bench_attention},
-      {"router", bench_router},
-      {"dispatch", bench_dispatch},
-      {"layer", bench_layer},
-      {"step", bench_step}};
+      {"gemm", bench_gemm},           {"grouped-gemm", bench_grouped_gemm},
+      {"attention", bench_attention}, {"router", bench_router},
+      {"dispatch", bench_dispatch},   {"layer", bench_layer},
+      {"step", bench_step},           {"logging", bench_logging}};
   return all.at(name);
 }
 

@@ -20,5 +20,8 @@ BenchReport bench_dispatch(const BenchSetup& setup);
 BenchReport bench_layer(const BenchSetup& setup);
 /// A training step on fresh random batches.
 BenchReport bench_step(const BenchSetup& setup);
+/// A training step with statistics of the routing and all that a run writes down of it, beside one
+/// without.
+BenchReport bench_logging(const BenchSetup& setup);
 
 }  // namespace konclave

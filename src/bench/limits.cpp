@@ -1,7 +1,7 @@
 #include "bench/limits.hpp"
 
 #include "model/flops.hpp"
-#include "moe/router_products.hpp"
+#include "moe/router_cut.hpp"
 #include "ops/permute.hpp"
 #include "ops/router.hpp"
 
@@ -26,6 +26,10 @@ constexpr std::int64_t kInt = sizeof(int);
 
 std::int64_t bytes_of(DType type) { return static_cast<std::int64_t>(size_of(type)); }
 
+RouterProduct product_of(const RoutingSize& size) {
+  return {size.tokens, size.hidden, size.experts, size.type, size.router_type};
+}
+
 }  // namespace
 
 RoutingBytes router_forward_bytes(const RoutingSize& size) {
@@ -35,11 +39,10 @@ RoutingBytes router_forward_bytes(const RoutingSize& size) {
   // Scores and log-sum-exp for backward; experts, weights and the plan.
   const std::int64_t out = size.tokens * (size.experts + 1) * wide + assignments * (wide + kInt);
   const RoutingBytes plan = plan_bytes(size);
-  const std::int64_t logits = size.tokens * size.experts * wide;
+  const RouterProduct product = product_of(size);
   return {in + out + plan.least,
-          router_product_bytes(size.tokens, size.hidden, size.experts, size.type, size.router_type)
-                  .forward +
-              logits + ops::router_bytes(size.tokens, size.experts, size.top_k, size.router_type) +
+          forward_bytes(product, forward_cut(product)) +
+              ops::router_bytes(size.tokens, size.experts, size.top_k, size.router_type) +
               (size.tokens + 1) * kInt + plan.moved};
 }
 
@@ -49,13 +52,12 @@ RoutingBytes router_backward_bytes(const RoutingSize& size) {
   const std::int64_t weight = wide * size.experts * size.hidden;
   const std::int64_t scores = wide * size.tokens * (size.experts + 1);  // and log-sum-exp
   const std::int64_t assignments = size.tokens * size.top_k * (2 * wide + kInt);
-  const std::int64_t d_logits = wide * size.tokens * size.experts;
+  const RouterProduct product = product_of(size);
   // x is read, dx added to; the weight is read, its gradient written. The gradient of the logits is
-  // written, and read by two products.
+  // written before.
   return {3 * rows + 2 * weight + scores + assignments,
-          router_product_bytes(size.tokens, size.hidden, size.experts, size.type, size.router_type)
-                  .backward +
-              3 * d_logits + scores + assignments};
+          backward_bytes(product, backward_cut(product)) + product.logit_bytes() + scores +
+              assignments};
 }
 
 RoutingBytes plan_bytes(const RoutingSize& size) {
@@ -70,14 +72,13 @@ RoutingBytes dispatch_bytes(const RoutingSize& size) {
   const std::int64_t row = size.hidden * bytes_of(size.type);
   const std::int64_t indices = kInt * (assignments + size.tokens + 1);
   const std::int64_t one_way = (assignments + size.tokens) * row + indices;
-  const auto pass = [&](bool with_values) {
-    return ops::permute_bytes(size.tokens, assignments, size.hidden, size.type, with_values);
+  const auto pass = [&](bool values) {
+    return ops::permute_bytes(size.tokens, assignments, size.hidden, size.type,
+                              {values, size.is_shifted});
   };
-  const std::int64_t reorder = size.is_reordered
-                                   ? 2 * ops::reorder_bytes(assignments, size.hidden, size.type) +
-                                         assignments * (2 * wide + kInt)
-                                   : 0;
-  return {2 * one_way + 2 * assignments * wide, pass(true) + pass(false) + reorder};
+  // Read and written there, with values, and on the way back.
+  const std::int64_t copies = size.copied_rows * (2 * 2 * row + 2 * wide);
+  return {2 * one_way + 2 * assignments * wide, pass(true) + pass(false) + copies};
 }
 
 double attention_forward_flops(std::int64_t sequences, std::int64_t length, int heads, int dk,

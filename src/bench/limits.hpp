@@ -31,9 +31,11 @@ struct RoutingSize {
   std::int64_t tokens = 0;
   int hidden = 0, experts = 0, top_k = 0;
   DType type = DType::fp32, router_type = DType::fp32;
-  /// Rows come from several ranks to a rank of several experts, so that they are put in order there
-  /// and back.
-  bool is_reordered = false;
+  /// Rows go to several ranks, so that those of an expert are moved to their places together.
+  bool is_shifted = false;
+  /// Rows that a rank sends to itself by way of buffers: those of its own experts when there are
+  /// several rounds.
+  std::int64_t copied_rows = 0;
 };
 
 /// Bytes read and written by a part of an MoE layer, of one rank. What one pass leaves in a near

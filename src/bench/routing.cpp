@@ -29,14 +29,13 @@ int sequences_of(const BenchSetup& setup) {
 RoutingSize size_of_routing(const BenchSetup& setup, std::int64_t tokens) {
   const ModelDefinition& definition = setup.deck.definition;
   const DType wide = accum_type(definition.compute);
-  const bool exchanges = setup.groups.ep->size() * setup.groups.etp->size() > 1;
   return {tokens,
           definition.model.hidden_size,
           definition.moe.num_experts,
           definition.moe.top_k,
           definition.compute,
           definition.moe.router_dtype == "fp64" ? DType::fp64 : wide,
-          exchanges && definition.moe.num_experts > setup.groups.ep->size()};
+          setup.groups.ep->size() > 1};
 }
 
 BenchReport start_report(const BenchSetup& setup, const std::string& name,
@@ -146,6 +145,7 @@ class DispatchWork {
     dispatch_->combine_with_values(context, returned, returned_values, y_);
   }
   std::int64_t tokens() const { return memory_.batch.rows_outside; }
+  bool has_several_rounds() const { return dispatch_->rounds().size() > 1; }
 
  private:
   /// Different experts for each token, in ascending order.
@@ -207,7 +207,10 @@ BenchReport bench_dispatch(const BenchSetup& setup) {
   const std::size_t backward = rounds.add([=] { at->backward(); });
   rounds.run();
 
-  const RoutingSize size = size_of_routing(setup, work->tokens());
+  RoutingSize size = size_of_routing(setup, work->tokens());
+  if (size.is_shifted && work->has_several_rounds()) {
+    size.copied_rows = size.tokens * size.top_k / setup.groups.ep->size();  // on the average
+  }
   BenchReport report = start_report(setup, "dispatch", size);
   report.limits = probes.limits(rounds);
   add_line(setup, rounds, "plan", plan, plan_bytes(size), report);

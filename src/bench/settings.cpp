@@ -75,8 +75,8 @@ bool BenchSettings::sets(const std::string& key) const {
 }
 
 const std::vector<std::string>& benchmark_names() {
-  static const std::vector<std::string> names = {"gemm",     "grouped-gemm", "attention", "router",
-                                                 "dispatch", "layer",        "step"};
+  static const std::vector<std::string> names = {
+      "gemm", "grouped-gemm", "attention", "router", "dispatch", "layer", "step", "logging"};
   return names;
 }
 

@@ -20,7 +20,7 @@ struct BenchSettings {
   bool sets(const std::string& key) const;
 };
 
-/// gemm, grouped-gemm, attention, router, dispatch, layer, step.
+/// gemm, grouped-gemm, attention, router, dispatch, layer, step, logging.
 const std::vector<std::string>& benchmark_names();
 
 /// Throws Error(usage) when a benchmark is not one of the names, or a key belongs to a section that

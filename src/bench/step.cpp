@@ -1,14 +1,12 @@
 #include "base/text.hpp"
-#include "bench/batches.hpp"
 #include "bench/benchmarks.hpp"
 #include "bench/probes.hpp"
-#include "comm/agreed.hpp"
+#include "bench/step_work.hpp"
 #include "deck/check_report.hpp"
 #include "model/flops.hpp"
 #include "run/phases.hpp"
 #include "run/process_memory.hpp"
 #include "run/report.hpp"
-#include "train/trainer.hpp"
 
 #include <fmt/format.h>
 
@@ -18,47 +16,6 @@
 namespace konclave {
 
 namespace {
-
-/// Steps before anything is measured: memory grows to its size, backends make what they keep.
-constexpr int kFirstSteps = 2;
-
-/// Training as `konclave train` does it, on random batches and without files.
-class StepWork {
- public:
-  explicit StepWork(const BenchSetup& setup)
-      : setup_(setup),
-        trace_(std::make_shared<Trace>()),
-        runner_(setup.deck.definition, setup.groups, /*trainable=*/true, setup.backends,
-                setup.deck.backends),
-        trainer_(runner_, setup.deck.optimizer, setup.deck.run.steps,
-                 setup.deck.parallel.grad_reduce) {
-    runner_.trace_to(trace_);
-    runner_.model().initialise(runner_.exec(), setup.deck.run.seed);
-    together(setup.world, [&] { runner_.weights_changed(); });  // a backend may refuse
-    trainer_.optimizer().reset(runner_.exec());
-  }
-
-  /// Makes the batch of the next step, which is no part of it.
-  void read_batch() { batch_ = random_batch(setup_, steps_ + 1); }
-  void step() {
-    metrics_ = trainer_.step(++steps_, batch_);
-    fence(runner_.exec(), "konclave::bench::step");
-    require(metrics_.finite, "a training step on random tokens gave no number");
-  }
-
-  ModelRunner& runner() { return runner_; }
-  Trace& trace() { return *trace_; }
-  std::int64_t tokens() const { return metrics_.tokens; }
-
- private:
-  const BenchSetup& setup_;
-  std::shared_ptr<Trace> trace_;
-  ModelRunner runner_;
-  Trainer trainer_;
-  std::vector<HostMicroBatch> batch_;
-  std::int64_t steps_ = 0;
-  StepMetrics metrics_;
-};
 
 /// Bytes that a step moves at least beside its products, of the whole model.
 struct StepBytes {
@@ -148,10 +105,7 @@ void describe_phases(const BenchSetup& setup, Trace& trace, BenchReport& report)
 BenchReport bench_step(const BenchSetup& setup) {
   const ModelDefinition& definition = setup.deck.definition;
   StepWork work(setup);
-  for (int step = 0; step < kFirstSteps; ++step) {
-    work.read_batch();
-    work.step();
-  }
+  work.first_steps();
   // Before there is memory of anything but the step.
   const StepMemory memory = step_memory(setup, work.runner().memory());
 

@@ -18,8 +18,12 @@ MpiEnvironment::MpiEnvironment(int& argc, char**& argv) {
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread",
             "world");
-  check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler",
-            "world");
+  // Errors of what belongs to no communicator any more, such as a request that is done, go to the
+  // world's handler (MPI 3, MPICH 4.0) or to that of the process alone (MPI 4).
+  for (const MPI_Comm handle : {MPI_COMM_WORLD, MPI_COMM_SELF}) {
+    check_mpi(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler",
+              handle == MPI_COMM_WORLD ? "world" : "self");
+  }
   require(provided >= MPI_THREAD_FUNNELED,
           "this MPI library allows no threads beside the one that calls it "
           "(MPI_THREAD_FUNNELED is needed)",

@@ -4,10 +4,10 @@
 
 namespace konclave {
 
-/// MPI from construction to destruction; the first object of `main`. Errors on MPI_COMM_WORLD are
-/// returned, so that they become an Error with a name. One thread a rank calls MPI (the level is
-/// at least MPI_THREAD_FUNNELED); threads of Kokkos and for files never do. The process ends when
-/// its launcher is gone.
+/// MPI from construction to destruction; the first object of `main`. Errors on MPI_COMM_WORLD and
+/// MPI_COMM_SELF are returned, so that they become an Error with a name. One thread a rank calls
+/// MPI (the level is at least MPI_THREAD_FUNNELED); threads of Kokkos and for files never do. The
+/// process ends when its launcher is gone.
 class MpiEnvironment {
  public:
   MpiEnvironment(int& argc, char**& argv);

@@ -2,8 +2,6 @@
 
 #include "base/error.hpp"
 
-#include <mpi.h>
-
 #include <limits>
 #include <string>
 
@@ -16,6 +14,13 @@ void check_mpi(int status, std::string_view call, std::string_view group) {
   MPI_Error_string(status, text, &length);
   fail(std::string(call) + " of group '" + std::string(group) +
        "' failed: " + std::string(text, static_cast<std::size_t>(length)));
+}
+
+bool is_done(MPI_Request request, std::string_view group) {
+  int done = 0;
+  check_mpi(MPI_Request_get_status(request, &done, MPI_STATUS_IGNORE), "MPI_Request_get_status",
+            group);
+  return done != 0;
 }
 
 int to_mpi_count(std::int64_t value, std::string_view what, std::string_view group) {

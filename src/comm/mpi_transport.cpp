@@ -2,6 +2,8 @@
 
 #include "base/error.hpp"
 #include "comm/mpi_call.hpp"
+#include "comm/mpi_exchange.hpp"
+#include "comm/mpi_row_type.hpp"
 #include "tensor/host_copy.hpp"
 
 #include <mpi.h>
@@ -14,28 +16,8 @@ namespace konclave {
 
 namespace {
 
-/// The MPI datatype of one row. Counting rows and not bytes keeps counts and offsets far below the
-/// limit of an int. MPI keeps what operations under way need, so it may be freed after the start.
-class RowType {
- public:
-  RowType(const AnyIn& view, const std::string& group) {
-    require(view.rank() > 0, "group '" + group + "': a tensor without a shape cannot be sent");
-    const std::int64_t row_bytes =
-        view.extent(1) * view.extent(2) * static_cast<std::int64_t>(size_of(view.type()));
-    check_mpi(
-        MPI_Type_contiguous(to_mpi_count(row_bytes, "bytes of a row", group), MPI_BYTE, &handle_),
-        "MPI_Type_contiguous", group);
-    check_mpi(MPI_Type_commit(&handle_), "MPI_Type_commit", group);
-  }
-  ~RowType() { MPI_Type_free(&handle_); }
-  RowType(const RowType&) = delete;
-  RowType& operator=(const RowType&) = delete;
-
-  MPI_Datatype get() const { return handle_; }
-
- private:
-  MPI_Datatype handle_ = MPI_DATATYPE_NULL;
-};
+/// All-to-alls are messages of a channel of their own.
+constexpr int kExchangeTag = Transport::kChannels;
 
 /// Row counts of all ranks and where their rows begin, as MPI wants them.
 struct Slices {
@@ -92,6 +74,8 @@ class MpiPending final : public Request::Pending {
 
   MPI_Request* request() { return &request_; }
 
+  bool poll() override { return is_done(request_, what_); }
+
   void finish(const ExecSpace& exec) override {
     MPI_Status status;
     // The checker does not see that start_... began the request.
@@ -101,15 +85,14 @@ class MpiPending final : public Request::Pending {
     if (received_ != nullptr) copy_from_host(exec, received_.get(), target_);
   }
 
-  Slices sending, receiving;   ///< of collectives with uneven counts
-  std::optional<RowType> row;  ///< of a message from one rank ...
+  Slices receiving;            ///< of an all-gather
+  std::optional<MpiType> row;  ///< of a message from one rank ...
   int expected_rows = 0;       ///< ... that has so many
 
  private:
   /// MPI itself complains of a message that is too long only.
   void require_all_of(const MPI_Status& status) const {
-    int rows = 0;
-    check_mpi(MPI_Get_count(&status, row->get(), &rows), "MPI_Get_count", what_);
+    const int rows = row->count_of(status, what_);
     require(rows == expected_rows,
             what_ + ": " + (rows == MPI_UNDEFINED ? "no whole number of" : std::to_string(rows)) +
                 " rows came, expected were " + std::to_string(expected_rows));
@@ -124,13 +107,6 @@ class MpiPending final : public Request::Pending {
   /// Open MPI's non-blocking collectives take equal addresses for MPI_IN_PLACE.
   std::byte nothing_sent_{}, nothing_received_{};
 };
-
-void require_same_rows(const AnyIn& send, const AnyIn& receive, const std::string& what) {
-  require(send.type() == receive.type() && send.rank() == receive.rank() &&
-              send.extent(1) == receive.extent(1) && send.extent(2) == receive.extent(2),
-          what + ": rows differ, " + send.describe() + " is sent and " + receive.describe() +
-              " received");
-}
 
 }  // namespace
 
@@ -167,7 +143,7 @@ Request MpiTransport::start_all_gather_rows(const ExecSpace& exec, const AnyIn& 
   require(receive_rows[static_cast<std::size_t>(rank())] == send.extent(0),
           what + ": " + std::to_string(receive_rows[static_cast<std::size_t>(rank())]) +
               " rows are expected of this rank, which sends " + send.describe());
-  const RowType row(send, name());
+  const MpiType row(send, name());
   auto pending = std::make_unique<MpiPending>(what, staged_);
   pending->receiving = Slices(receive_rows, receive, what);
   const int rows = to_mpi_count(send.extent(0), "number of rows", name());
@@ -180,26 +156,16 @@ Request MpiTransport::start_all_gather_rows(const ExecSpace& exec, const AnyIn& 
   return {what, std::move(pending)};
 }
 
-Request MpiTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
-                                       std::span<const std::int64_t> send_rows,
-                                       const AnyView& receive,
-                                       std::span<const std::int64_t> receive_rows) const {
+Request MpiTransport::start_all_to_all_blocks(const ExecSpace& exec, const AnyIn& send,
+                                              const RowBlocks& send_blocks, const AnyView& receive,
+                                              const RowBlocks& receive_blocks) const {
   const std::string what = label("all_to_all");
   require_same_rows(send, receive, what);
-  require_one_each(send_rows, what);
-  require_one_each(receive_rows, what);
-  const RowType row(send, name());
-  auto pending = std::make_unique<MpiPending>(what, staged_);
-  pending->sending = Slices(send_rows, send, what);
-  pending->receiving = Slices(receive_rows, receive, what);
-  const void* const source = pending->source(exec, send);
-  void* const target = pending->target(exec, receive);
-  check_mpi(MPI_Ialltoallv(source, pending->sending.counts.data(), pending->sending.offsets.data(),
-                           row.get(), target, pending->receiving.counts.data(),
-                           pending->receiving.offsets.data(), row.get(), group_.handle(),
-                           pending->request()),
-            "MPI_Ialltoallv", name());
-  return {what, std::move(pending)};
+  require_blocks_within(send_blocks, send, size(), what);
+  require_blocks_within(receive_blocks, receive, size(), what);
+  auto exchange = std::make_unique<MpiExchange>(what, staged_);
+  exchange->start(group_, kExchangeTag, exec, send, send_blocks, receive, receive_blocks);
+  return {what, std::move(exchange)};
 }
 
 Request MpiTransport::start_send(const ExecSpace& exec, const AnyIn& send, int to,
@@ -207,7 +173,7 @@ Request MpiTransport::start_send(const ExecSpace& exec, const AnyIn& send, int t
   const std::string what = label("send");
   require_peer(to, channel, what);
   const int rows = to_mpi_count(send.extent(0), "number of rows", name());
-  const RowType row(send, name());
+  const MpiType row(send, name());
   auto pending = std::make_unique<MpiPending>(what, staged_);
   const void* const source = pending->source(exec, send);
   check_mpi(MPI_Isend(source, rows, row.get(), to, channel, group_.handle(), pending->request()),
@@ -235,7 +201,7 @@ Request MpiTransport::start_broadcast(const ExecSpace& exec, const AnyView& buff
   const std::string what = label("broadcast");
   require_member(root, what);
   const int rows = to_mpi_count(buffer.extent(0), "number of rows", name());
-  const RowType row(buffer, name());
+  const MpiType row(buffer, name());
   auto pending = std::make_unique<MpiPending>(what, staged_);
   // The root only sends: MPI's interface has one pointer for both directions.
   void* const data = rank() == root ? const_cast<void*>(pending->source(exec, buffer))

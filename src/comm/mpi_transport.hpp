@@ -27,9 +27,9 @@ class MpiTransport final : public Transport {
 
   Request start_all_gather_rows(const ExecSpace& exec, const AnyIn& send, const AnyView& receive,
                                 std::span<const std::int64_t> receive_rows) const override;
-  Request start_all_to_all(const ExecSpace& exec, const AnyIn& send,
-                           std::span<const std::int64_t> send_rows, const AnyView& receive,
-                           std::span<const std::int64_t> receive_rows) const override;
+  Request start_all_to_all_blocks(const ExecSpace& exec, const AnyIn& send,
+                                  const RowBlocks& send_blocks, const AnyView& receive,
+                                  const RowBlocks& receive_blocks) const override;
   Request start_send(const ExecSpace& exec, const AnyIn& send, int to, int channel) const override;
   Request start_receive(const ExecSpace& exec, const AnyView& receive, int from,
                         int channel) const override;

@@ -1,5 +1,7 @@
 #include "comm/observed_transport.hpp"
 
+#include <numeric>
+#include <optional>
 #include <utility>
 
 namespace konclave {
@@ -30,81 +32,119 @@ void draw(Trace& trace, const Drawn& drawn, std::int64_t wait_begin, std::int64_
 
 std::int64_t count(std::size_t bytes) { return static_cast<std::int64_t>(bytes); }
 
+std::vector<int> all_if_none(std::vector<int> members, int size) {
+  if (!members.empty()) return members;
+  members.resize(static_cast<std::size_t>(size));
+  std::iota(members.begin(), members.end(), 0);
+  return members;
+}
+
 }  // namespace
 
-/// What is under way in another request, and is drawn when that has been waited for.
+/// What is under way in another request. It is drawn, if at all, when it has been waited for.
 class ObservedTransport::Traced final : public Request::Pending {
  public:
-  Traced(Request inner, std::shared_ptr<const CommunicationLog> log, Drawn drawn)
-      : inner_(std::move(inner)), log_(std::move(log)), drawn_(std::move(drawn)) {}
+  Traced(Request inner, std::shared_ptr<CommunicationLog> log, CallLedger::Call call,
+         std::optional<Drawn> drawn)
+      : inner_(std::move(inner)), log_(std::move(log)), call_(call), drawn_(std::move(drawn)) {}
+
+  bool poll() override { return inner_.poll(); }
 
   void finish(const ExecSpace& exec) override {
-    Trace* const trace = log_->recording_trace();
+    Trace* const trace = drawn_ ? log_->recording_trace() : nullptr;
     const std::int64_t wait_begin = trace != nullptr ? trace->now() : 0;
+    log_->ledger().wait(call_);
     inner_.wait(exec);
-    if (trace != nullptr) draw(*trace, drawn_, wait_begin, trace->now());
+    log_->ledger().finish(call_);
+    if (trace != nullptr) draw(*trace, *drawn_, wait_begin, trace->now());
   }
 
  private:
   Request inner_;
-  std::shared_ptr<const CommunicationLog> log_;
-  Drawn drawn_;
+  std::shared_ptr<CommunicationLog> log_;
+  CallLedger::Call call_;
+  std::optional<Drawn> drawn_;
 };
 
-Request ObservedTransport::observe(const char* collective, const AnyIn& received,
-                                   const AnyIn& moved,
+ObservedTransport::ObservedTransport(std::shared_ptr<const Transport> inner,
+                                     std::shared_ptr<CommunicationLog> log,
+                                     std::vector<int> members)
+    : inner_(std::move(inner)),
+      log_(std::move(log)),
+      members_(all_if_none(std::move(members), inner_->size())),
+      together_(log_->ledger().open({inner_->name(), members_})) {}
+
+CallLedger::Stream& ObservedTransport::messages(const char* direction, int peer,
+                                                int channel) const {
+  CallLedger::Stream*& stream = messages_[{direction, peer, channel}];
+  if (stream == nullptr) {
+    const int rank = members_.at(static_cast<std::size_t>(peer));
+    stream = &log_->ledger().open({name(), members_, direction, rank, channel});
+  }
+  return *stream;
+}
+
+Request ObservedTransport::observe(CallLedger::Stream& stream, const char* collective,
+                                   std::size_t received, std::size_t moved,
                                    const std::function<Request()>& start) const {
-  log_->add({name(), collective}, count(received.bytes()));
+  log_->add({name(), collective}, count(received));
   const Trace* const trace = log_->recording_trace();
-  if (trace == nullptr) return start();
-  Drawn drawn{collective, name(), count(moved.bytes()), trace->now()};
+  std::optional<Drawn> drawn;
+  if (trace != nullptr) drawn = Drawn{collective, name(), count(moved), trace->now()};
+  const CallLedger::Call call = CallLedger::begin(stream, collective, count(moved));
   return {std::string(collective) + " of group '" + name() + "'",
-          std::make_unique<Traced>(start(), log_, std::move(drawn))};
+          std::make_unique<Traced>(start(), log_, call, std::move(drawn))};
 }
 
 Request ObservedTransport::start_all_gather_rows(const ExecSpace& exec, const AnyIn& send,
                                                  const AnyView& receive,
                                                  std::span<const std::int64_t> receive_rows) const {
-  return observe("all_gather", receive, receive,
+  return observe(together_, "all_gather", receive.bytes(), receive.bytes(),
                  [&] { return inner_->start_all_gather_rows(exec, send, receive, receive_rows); });
 }
 
-Request ObservedTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
-                                            std::span<const std::int64_t> send_rows,
-                                            const AnyView& receive,
-                                            std::span<const std::int64_t> receive_rows) const {
-  return observe("all_to_all", receive, receive, [&] {
-    return inner_->start_all_to_all(exec, send, send_rows, receive, receive_rows);
+Request ObservedTransport::start_all_to_all_blocks(const ExecSpace& exec, const AnyIn& send,
+                                                   const RowBlocks& send_blocks,
+                                                   const AnyView& receive,
+                                                   const RowBlocks& receive_blocks) const {
+  const auto rows = static_cast<std::size_t>(rows_of(receive_blocks));
+  const std::size_t bytes = rows * row_bytes(receive);
+  return observe(together_, "all_to_all", bytes, bytes, [&] {
+    return inner_->start_all_to_all_blocks(exec, send, send_blocks, receive, receive_blocks);
   });
 }
 
 Request ObservedTransport::start_send(const ExecSpace& exec, const AnyIn& send, int to,
                                       int channel) const {
-  return observe("send", AnyIn(), send,
+  return observe(messages("to", to, channel), "send", 0, send.bytes(),
                  [&] { return inner_->start_send(exec, send, to, channel); });
 }
 
 Request ObservedTransport::start_receive(const ExecSpace& exec, const AnyView& receive, int from,
                                          int channel) const {
-  return observe("receive", receive, receive,
+  return observe(messages("from", from, channel), "receive", receive.bytes(), receive.bytes(),
                  [&] { return inner_->start_receive(exec, receive, from, channel); });
 }
 
 Request ObservedTransport::start_broadcast(const ExecSpace& exec, const AnyView& buffer,
                                            int root) const {
-  return observe("broadcast", buffer, buffer,
+  return observe(together_, "broadcast", buffer.bytes(), buffer.bytes(),
                  [&] { return inner_->start_broadcast(exec, buffer, root); });
 }
 
 Request ObservedTransport::start_all_reduce(const ExecSpace& exec, const AnyView& buffer) const {
-  return observe("all_reduce", buffer, buffer,
+  return observe(together_, "all_reduce", buffer.bytes(), buffer.bytes(),
                  [&] { return inner_->start_all_reduce(exec, buffer); });
 }
 
 std::vector<std::byte> ObservedTransport::gather(std::span<const std::byte> mine) const {
   Trace* const trace = log_->recording_trace();
   const std::int64_t begin = trace != nullptr ? trace->now() : 0;
+  const std::size_t bytes = mine.size() * static_cast<std::size_t>(size());
+  const CallLedger::Call call = CallLedger::begin(together_, "gather", count(bytes));
+  log_->ledger().wait(call);
   std::vector<std::byte> all = inner_->gather(mine);
+  log_->ledger().finish(call);
   log_->add({name(), "gather"}, count(all.size()));
   if (trace != nullptr)
     draw(*trace, {"gather", name(), count(all.size()), begin}, begin, trace->now());

@@ -26,4 +26,9 @@ void Request::wait(const ExecSpace& exec) {
   pending->finish(exec);
 }
 
+bool Request::poll() {
+  require(pending_ != nullptr, what_ + ": asked after it was waited for");
+  return pending_->poll();
+}
+
 }  // namespace konclave

@@ -18,6 +18,8 @@ class Request {
     virtual ~Pending() = default;
     /// After this, work that is put on `exec` sees what was received. Called once.
     virtual void finish(const ExecSpace& exec) = 0;
+    /// Lets what is under way go on, without waiting; whether `finish` would not wait either.
+    virtual bool poll() = 0;
   };
 
   /// `what` names collective and group in messages.
@@ -28,6 +30,9 @@ class Request {
 
   /// Throws Error when it was waited for before.
   void wait(const ExecSpace& exec);
+  /// Whether `wait` would return at once. A library that moves data only inside its own calls does
+  /// so here.
+  bool poll();
 
  private:
   std::string what_;

@@ -10,39 +10,35 @@ namespace {
 class Done final : public Request::Pending {
  public:
   void finish(const ExecSpace&) override {}
+  bool poll() override { return true; }
 };
 
 Request done(std::string what) { return {std::move(what), std::make_unique<Done>()}; }
 
 }  // namespace
 
-Request SoloTransport::copy(const ExecSpace& exec, const AnyIn& send, const AnyView& receive,
-                            const char* collective) const {
-  std::string what = std::string(collective) + " of group '" + name_ + "'";
-  require(send.type() == receive.type() && same_shape(send, receive),
-          what + ": " + send.describe() + " is sent and " + receive.describe() + " received");
-  const View1<const char> from(static_cast<const char*>(send.data()), send.bytes());
-  const View1<char> to(static_cast<char*>(receive.data()), receive.bytes());
-  if (send.bytes() > 0) Kokkos::deep_copy(exec, to, from);
-  return done(std::move(what));
-}
-
 Request SoloTransport::start_all_gather_rows(const ExecSpace& exec, const AnyIn& send,
                                              const AnyView& receive,
                                              std::span<const std::int64_t> receive_rows) const {
-  require(receive_rows.size() == 1 && receive_rows[0] == send.extent(0),
-          "all_gather of group '" + name_ + "': want the rows of the one rank");
-  return copy(exec, send, receive, "all_gather");
+  std::string what = "all_gather of group '" + name_ + "'";
+  require_same_rows(send, receive, what);
+  require(receive_rows.size() == 1 && receive_rows[0] == send.extent(0) &&
+              receive_rows[0] == receive.extent(0),
+          what + ": want the rows of the one rank");
+  const std::vector<RowBlock> all = {{0, send.extent(0)}};
+  copy_blocks(exec, send, all, receive, all, what);
+  return done(std::move(what));
 }
 
-Request SoloTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
-                                        std::span<const std::int64_t> send_rows,
-                                        const AnyView& receive,
-                                        std::span<const std::int64_t> receive_rows) const {
-  require(send_rows.size() == 1 && receive_rows.size() == 1 && send_rows[0] == send.extent(0) &&
-              receive_rows[0] == receive.extent(0),
-          "all_to_all of group '" + name_ + "': want the rows of the one rank");
-  return copy(exec, send, receive, "all_to_all");
+Request SoloTransport::start_all_to_all_blocks(const ExecSpace& exec, const AnyIn& send,
+                                               const RowBlocks& send_blocks, const AnyView& receive,
+                                               const RowBlocks& receive_blocks) const {
+  std::string what = "all_to_all of group '" + name_ + "'";
+  require_same_rows(send, receive, what);
+  require_blocks_within(send_blocks, send, 1, what);
+  require_blocks_within(receive_blocks, receive, 1, what);
+  copy_blocks(exec, send, send_blocks[0], receive, receive_blocks[0], what);
+  return done(std::move(what));
 }
 
 Request SoloTransport::start_send(const ExecSpace&, const AnyIn&, int, int) const {

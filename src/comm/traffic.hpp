@@ -1,6 +1,7 @@
 #pragma once
 
 #include "base/trace.hpp"
+#include "comm/call_ledger.hpp"
 
 #include <compare>
 #include <cstdint>
@@ -41,6 +42,10 @@ class CommunicationLog {
   const TrafficTable& totals() const { return totals_; }
   void reset() { totals_.clear(); }
 
+  /// The last of it, one by one.
+  CallLedger& ledger() { return ledger_; }
+  const CallLedger& ledger() const { return ledger_; }
+
   /// The trace if it records now, else nothing.
   Trace* recording_trace() const {
     return trace_ != nullptr && trace_->recording() ? trace_.get() : nullptr;
@@ -49,6 +54,7 @@ class CommunicationLog {
  private:
   std::shared_ptr<Trace> trace_;
   TrafficTable totals_;
+  CallLedger ledger_;
 };
 
 /// What came in addition to an earlier snapshot of the same log; what did not is left out.

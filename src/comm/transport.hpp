@@ -1,6 +1,8 @@
 #pragma once
 
+#include "base/error.hpp"
 #include "comm/request.hpp"
+#include "comm/row_blocks.hpp"
 #include "tensor/view.hpp"
 
 #include <concepts>
@@ -44,12 +46,23 @@ class Transport {
                                         const AnyView& receive,
                                         std::span<const std::int64_t> receive_rows) const = 0;
 
-  /// Rank r gets `send_rows[r]` consecutive rows of `send`, those for rank 0 first; `receive` takes
-  /// `receive_rows[r]` rows from rank r, those of rank 0 first. The sums of both are the rows of
-  /// the views, and what r sends to q is what q expects of r. Counts may be 0.
-  virtual Request start_all_to_all(const ExecSpace& exec, const AnyIn& send,
-                                   std::span<const std::int64_t> send_rows, const AnyView& receive,
-                                   std::span<const std::int64_t> receive_rows) const = 0;
+  /// Rank r gets the rows of `send_blocks[r]` of `send`; those of rank r come to the places
+  /// `receive_blocks[r]` of `receive`. What r sends to q is what q expects of r, block by block.
+  /// Blocks of what is received lie apart. A rank that has nothing for itself to send has what it
+  /// expects of itself at its places already, which then stays there.
+  virtual Request start_all_to_all_blocks(const ExecSpace& exec, const AnyIn& send,
+                                          const RowBlocks& send_blocks, const AnyView& receive,
+                                          const RowBlocks& receive_blocks) const = 0;
+
+  /// The same with whole views: rank r gets `send_rows[r]` consecutive rows of `send`, those for
+  /// rank 0 first; `receive` takes `receive_rows[r]` rows from rank r, those of rank 0 first. The
+  /// sums of both are the rows of the views. Counts may be 0.
+  Request start_all_to_all(const ExecSpace& exec, const AnyIn& send,
+                           std::span<const std::int64_t> send_rows, const AnyView& receive,
+                           std::span<const std::int64_t> receive_rows) const {
+    return start_all_to_all_blocks(exec, send, whole(send_rows, send), receive,
+                                   whole(receive_rows, receive));
+  }
 
   /// `send` to rank `to` of the group, `receive` from rank `from`: not collective, but each send
   /// needs its receive of as many bytes. Between two ranks the messages of a channel arrive in the
@@ -99,6 +112,14 @@ class Transport {
   }
 
  private:
+  RowBlocks whole(std::span<const std::int64_t> rows, const AnyIn& view) const {
+    RowBlocks blocks = consecutive_blocks(rows);
+    require(rows_of(blocks) == view.extent(0),
+            "all_to_all of group '" + name() + "': counts add up to " +
+                std::to_string(rows_of(blocks)) + " rows, the view is " + view.describe());
+    return blocks;
+  }
+
   /// values = combine(... combine(values of rank 0, of rank 1) ..., of the last rank).
   template <typename X, typename Combine> void fold(std::span<X> values, Combine combine) const {
     const std::vector<std::byte> gathered = gather(std::as_bytes(values));

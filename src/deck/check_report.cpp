@@ -57,7 +57,8 @@ int largest_stage(const Deck& deck) {
   int largest = 0;
   std::int64_t most = 0;
   for (int stage = 0; stage < deck.parallel.pp; ++stage) {
-    const std::int64_t here = count_parameters_of_stage(deck.definition, deck.parallel, stage);
+    const std::int64_t here =
+        count_parameters_of_stage(deck.definition, deck.parallel, stage).total();
     if (here > most) most = here, largest = stage;
   }
   return largest;
@@ -90,7 +91,9 @@ std::string traffic_report(const Deck& deck, int ranks) {
 /// What each rank does and holds, and which rank is where.
 std::string ranks_report(const Deck& deck, const RankGrids& grids) {
   const int ranks = grids.ranks(), stages = deck.parallel.pp, stage = largest_stage(deck);
-  const std::int64_t parameters = count_parameters_of_stage(deck.definition, deck.parallel, stage);
+  const StageParameters parameters =
+      count_parameters_of_stage(deck.definition, deck.parallel, stage);
+  const std::int64_t owned = count_owned_parameters(parameters, deck.parallel, ranks);
   const PipelineShape shape = make_pipeline_shape(deck, grids);
 
   std::string text =
@@ -100,9 +103,11 @@ std::string ranks_report(const Deck& deck, const RankGrids& grids) {
   text += line("micro-batches per step", grouped(shape.micro_batches));
   if (deck.definition.moe.num_experts > 0) text += line("experts of a layer", experts_text(deck));
   text += line("parameters",
-               grouped(parameters) +
+               grouped(parameters.total()) +
                    (stages == 1 ? "" : fmt::format(" on stage {}, which has most", stage)));
-  text += memory_lines(count_state_bytes(parameters, deck.definition.compute));
+  if (deck.parallel.distributed_optimizer) text += line("with optimizer state", grouped(owned));
+  text += memory_lines(
+      count_state_bytes(parameters.total(), owned, deck.definition.compute, deck.optimizer));
   if (stages > 1) {
     text += stages_report(make_pipeline_layout(deck.parallel, deck.definition.model.num_layers));
   }
@@ -135,10 +140,11 @@ Sizes sizes_on_a_rank(const ModelDefinition& definition, const ParallelConfig& p
   return sizes;
 }
 
-/// Parameters of one layer with so many experts.
-std::int64_t count_layer(const Sizes& sizes, bool is_moe, int experts) {
-  return sizes.attention + sizes.norms +
-         (is_moe ? sizes.router + sizes.shared + experts * sizes.expert : sizes.dense);
+/// Adds one layer with so many experts.
+void add_layer(const Sizes& sizes, bool is_moe, int experts, StageParameters& to) {
+  to.parted += sizes.attention + (is_moe ? sizes.shared : sizes.dense);
+  to.replicated += sizes.norms + (is_moe ? sizes.router : 0);
+  if (is_moe) to.routed += experts * sizes.expert;
 }
 
 }  // namespace
@@ -147,42 +153,56 @@ ParameterCount count_parameters(const ModelDefinition& definition) {
   const Sizes sizes = sizes_on_a_rank(definition, {});
   const int tables = definition.model.tie_embeddings ? 1 : 2;
 
-  ParameterCount count;
-  count.total = tables * sizes.table + sizes.last_norm;
-  count.active = count.total;
+  StageParameters all, active;
+  all.parted = tables * sizes.table + sizes.last_norm;
+  active = all;
   for (int layer = 0; layer < definition.model.num_layers; ++layer) {
     const bool is_moe = definition.is_moe_layer(layer);
-    count.total += count_layer(sizes, is_moe, definition.moe.num_experts);
-    count.active += count_layer(sizes, is_moe, definition.moe.top_k);
+    add_layer(sizes, is_moe, definition.moe.num_experts, all);
+    add_layer(sizes, is_moe, definition.moe.top_k, active);
   }
-  return count;
+  return {all.total(), active.total()};
 }
 
-std::int64_t count_parameters_of_stage(const ModelDefinition& definition,
-                                       const ParallelConfig& parallel, int stage) {
+StageParameters count_parameters_of_stage(const ModelDefinition& definition,
+                                          const ParallelConfig& parallel, int stage) {
   const Sizes sizes = sizes_on_a_rank(definition, parallel);
   const int experts = definition.moe.num_experts / parallel.ep;
   const PipelineLayout layout = make_pipeline_layout(parallel, definition.model.num_layers);
 
-  std::int64_t count = 0;
+  StageParameters count;
   for (int chunk = 0; chunk < layout.chunks(); ++chunk) {
     const ModelPart& part = layout.part(stage, chunk);
     const bool is_shared = definition.model.tie_embeddings && layout.stages() == 1;
-    if (part.embedding) count += sizes.table;
-    if (part.head) count += sizes.last_norm + (is_shared ? 0 : sizes.table);
+    if (part.embedding) count.parted += sizes.table;
+    if (part.head) count.replicated += sizes.last_norm;
+    if (part.head && !is_shared) count.parted += sizes.table;
     for (int layer = part.first_layer; layer < part.first_layer + part.layers; ++layer) {
-      count += count_layer(sizes, definition.is_moe_layer(layer), experts);
+      add_layer(sizes, definition.is_moe_layer(layer), experts, count);
     }
   }
   return count;
 }
 
-StateBytes count_state_bytes(std::int64_t parameters, DType compute) {
-  const auto size = [&](DType type) {
-    return parameters * static_cast<std::int64_t>(size_of(type));
+std::int64_t count_owned_parameters(const StageParameters& parameters,
+                                    const ParallelConfig& parallel, int ranks) {
+  if (!parallel.distributed_optimizer) return parameters.total();
+  const std::int64_t of_layer = ranks / parallel.pp;
+  const auto share = [](std::int64_t count, std::int64_t owners) {
+    return (count + owners - 1) / owners;
   };
+  return share(parameters.parted, of_layer / parallel.tp) +
+         share(parameters.replicated, parallel.sp ? of_layer : of_layer / parallel.tp) +
+         share(parameters.routed, of_layer / (parallel.etp * parallel.ep));
+}
+
+StateBytes count_state_bytes(std::int64_t parameters, std::int64_t owned, DType compute,
+                             const OptimizerConfig& optimizer) {
+  const auto size = [](DType type) { return static_cast<std::int64_t>(size_of(type)); };
   const DType wide = accum_type(compute);
-  return {size(compute), size(wide), compute == wide ? 0 : size(wide), 2 * size(wide)};
+  const DType of_moments = optimizer.moments == "bf16" ? DType::bf16 : wide;
+  return {parameters * size(compute), parameters * size(wide),
+          compute == wide ? 0 : owned * size(wide), 2 * owned * size(of_moments)};
 }
 
 std::string check_report(const Deck& deck, int ranks) {

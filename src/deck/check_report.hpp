@@ -18,12 +18,25 @@ struct ParameterCount {
 /// and V H for the embedding, H for the last norm, V H for a head of its own.
 ParameterCount count_parameters(const ModelDefinition& definition);
 
+/// Parameters on a rank, by the ranks that hold the same ones.
+struct StageParameters {
+  std::int64_t parted = 0;      ///< those of dp and cp
+  std::int64_t replicated = 0;  ///< norms and routers: those of tp too
+  std::int64_t routed = 0;      ///< those of edp
+
+  std::int64_t total() const { return parted + replicated + routed; }
+};
+
 /// Parameters on the rank of a stage that has most. Of the formula above, tp shares out V (the last
 /// part is then the largest), N, F and Nkv, of which each rank has one at least; norms and router
 /// are on all of its ranks. ep shares out E, and etp the F of experts. The last stage has a copy of
 /// a tied embedding that is on another stage.
-std::int64_t count_parameters_of_stage(const ModelDefinition& definition,
-                                       const ParallelConfig& parallel, int stage);
+StageParameters count_parameters_of_stage(const ModelDefinition& definition,
+                                          const ParallelConfig& parallel, int stage);
+/// Those of them whose optimizer state a rank keeps, on average: all, but with
+/// parallel.distributed_optimizer its share of those that other ranks hold too.
+std::int64_t count_owned_parameters(const StageParameters& parameters,
+                                    const ParallelConfig& parallel, int ranks);
 
 /// Bytes that a model and its optimizer take on one rank, without activations.
 struct StateBytes {
@@ -33,7 +46,9 @@ struct StateBytes {
 
   std::int64_t total() const { return weights + gradients + master_weights + moments; }
 };
-StateBytes count_state_bytes(std::int64_t parameters, DType compute);
+/// Weights and gradients of `parameters`, the optimizer's state of `owned` ones.
+StateBytes count_state_bytes(std::int64_t parameters, std::int64_t owned, DType compute,
+                             const OptimizerConfig& optimizer = {});
 
 /// What `konclave check` prints: the effective deck, and below it, as comments of it, the numbers
 /// that follow: parameters, tokens and micro-batches of a step, MoE layers, what each of `ranks`

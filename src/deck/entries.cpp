@@ -153,6 +153,10 @@ void declare_moe(Schema& schema, MoeConfig& moe, const ModelConfig& model) {
       "What keeps the load of the experts even: losses that count over routing windows, over "
       "sequences, or over the global batch of the step before; or a plan for the tokens of a "
       "window (Sinkhorn).");
+  schema.key("global_aux_counts", choice_form(moe.global_aux_counts, {"previous", "running"}),
+             "Load that the loss \"global_aux_loss\" goes by: that of the step before, or the mean "
+             "of the step's micro-batches so far over all data-parallel ranks. With \"running\" "
+             "results depend on batch.micro_size and on the number of data-parallel ranks.");
   schema.key("aux_loss_coefficients", coefficients_form(moe.aux_loss_coefficients),
              "Coefficient of each loss that moe.balancing lists.");
   define(schema, "expert_bias", bool_form(moe.expert_bias),
@@ -282,6 +286,24 @@ void declare_parallel(Schema& schema, ParallelConfig& parallel) {
   schema.key("grad_reduce", choice_form(parallel.grad_reduce, {"ordered", "library"}),
              "Sum of the gradients over ranks: in a fixed order, the same bits in every run, or "
              "as the MPI library likes.");
+  schema.key("grad_wire", choice_form(parallel.grad_wire, {"fp32", "bf16"}),
+             "Type in which gradients travel to the rank that sums them, in fp32: bf16 halves "
+             "what is sent, and rounds what each rank adds.");
+  schema.key(
+      "distributed_optimizer", bool_form(parallel.distributed_optimizer),
+      "Master weights and moments shared out over the ranks that hold the same weights "
+      "(ZeRO-1): 12 / d bytes a parameter instead of 12, with d = dp x cp, for experts edp.");
+  schema
+      .key("bucket_size", integer_form(parallel.bucket_size, between(1, kLargestExtent)),
+           "Elements of gradients, or of new values of the distributed optimizer, that travel "
+           "together.")
+      .unit("elements");
+  schema.key("overlap_grad_reduce", bool_form(parallel.overlap_grad_reduce),
+             "Gradients travel in buckets as soon as the last backward has passed their layers, "
+             "while it goes on with others.");
+  schema.key("overlap_param_gather", bool_form(parallel.overlap_param_gather),
+             "With the distributed optimizer, new values travel while the next forward goes on "
+             "through layers that have theirs.");
 }
 
 void declare_recompute(Schema& schema, RecomputeConfig& recompute) {
@@ -292,10 +314,12 @@ void declare_recompute(Schema& schema, RecomputeConfig& recompute) {
              "Nothing, the modules of recompute.modules, or whole layers.");
   schema.key(
       "modules",
-      choices_form(recompute.modules, {"core_attn", "moe_act", "mlp", "moe", "shared_experts"},
+      choices_form(recompute.modules,
+                   {"core_attn", "layernorm", "moe_act", "mlp", "moe", "shared_experts"},
                    "leave it out, or write recompute.granularity = \"none\""),
-      "With \"selective\": the attention between its projections; the experts' activation, "
-      "which is never kept; the MLP of dense layers; MoE layers as a whole, router and "
+      "With \"selective\": the attention between its projections; the outputs of a layer's two "
+      "norms; the experts' activation, which is never kept; the MLP of dense layers; MoE layers as "
+      "a whole, router and "
       "dispatch included; their shared experts.");
   schema.key("method", choice_form(recompute.method, {"uniform", "block"}),
              "With \"full\": all layers, in groups of recompute.layers that keep the input of the "
@@ -333,6 +357,10 @@ void declare_optimizer(Schema& schema, OptimizerConfig& optimizer) {
              "Weight decay per step, times the learning rate.");
   schema.key("decay", choice_form(optimizer.decay, {"matrices", "all"}),
              "What is decayed: matrices alone, or norms and biases too.");
+  schema.key(
+      "moments", choice_form(optimizer.moments, {"fp32", "bf16"}),
+      "Type in which moments are kept (fp64 where everything is). bf16 halves them; they are "
+      "rounded up or down by chance, so that what is small against them is not lost.");
   schema.key("clip_norm", number_form(optimizer.clip_norm, at_least(0)),
              "Largest norm of all gradients together; 0 does not clip.");
   schema.key("schedule", choice_form(optimizer.schedule, {"cosine", "linear", "wsd", "constant"}),
@@ -409,6 +437,15 @@ void declare_output(Schema& schema, Deck& deck) {
            "Steps whose loss or gradient may be no finite number; they update nothing. One more "
            "ends the run with exit code 76.")
       .unit("steps");
+  schema
+      .key(
+          "step_timeout", timeout_form(deck.fault.step_timeout, FaultConfig::kAutoTimeout),
+          "Time after which a step counts as hanging, and so does a micro-batch of a validation; a "
+          "checkpoint gets ten times as long, and at least an hour. Then the job says which ranks "
+          "are missing in which exchange, and ends with exit code 70. auto takes 20 times the "
+          "median of the last steps, at least 10 minutes, and leaves the first step alone; 0 waits "
+          "for ever.")
+      .unit("seconds");
 
   LogConfig& log = deck.log;
   schema.section("log", "What is shown while training.");

@@ -135,6 +135,22 @@ Form duration_form(double& field) {
           [&field] { return toml_text(field); }};
 }
 
+Form timeout_form(double& field, double automatic) {
+  const Form seconds = duration_form(field);
+  return {"number or string", "at least 0, a text as in \"2 h 30 min\", or \"auto\"",
+          [&field, automatic, seconds](const Node& node) {
+            const std::string* text = node.as<std::string>();
+            if (text != nullptr && *text == "auto") {
+              field = automatic;
+            } else {
+              seconds.read(node);
+            }
+          },
+          [&field, automatic, seconds] {
+            return field == automatic ? toml_text(std::string("auto")) : seconds.write();
+          }};
+}
+
 Form dtype_form(DType& field) {
   return {"string", "\"bf16\", \"fp32\", \"fp64\"",
           [&field](const Node& node) {

@@ -43,6 +43,8 @@ Form input_path_form(std::string& field, std::vector<std::string> words);
 Form input_files_form(std::vector<std::string>& field);
 /// Seconds, or a duration with units.
 Form duration_form(double& field);
+/// The same, or "auto" for `automatic`.
+Form timeout_form(double& field, double automatic);
 Form dtype_form(DType& field);
 /// The two decay rates of AdamW.
 Form betas_form(std::array<double, 2>& field);

@@ -24,35 +24,21 @@ std::vector<LaterKey> model_keys() {
   return keys;
 }
 
-std::vector<LaterKey> moe_keys() {
-  return {
-      {"moe.global_aux_counts",
-       {"\"previous\""},
-       "counting for the global auxiliary loss over the micro-batches of a step so far"},
-  };
-}
-
 std::vector<LaterKey> parallel_keys() {
   return {
-      {"parallel.distributed_optimizer", kOff, "the optimizer sharded over data-parallel ranks"},
-      {"parallel.overlap_grad_reduce", kOff, "overlap of gradient reduction"},
-      {"parallel.overlap_param_gather", kOff, "overlap of parameter gathering"},
       {"parallel.overlap_tp", kOff, "overlap of tensor-parallel communication"},
       {"parallel.overlap_ep", kOff, "overlap of expert-parallel communication"},
-      {"parallel.grad_wire", {"\"fp32\""}, "gradients sent in bf16"},
   };
 }
 
 std::vector<LaterKey> other_keys() {
   return {
-      {"optimizer.moments", {"\"fp32\""}, "moments in bf16"},
       {"precision.fp8", {"\"off\""}, "FP8"},
       {"precision.fp8_format", {"\"e4m3\"", "\"hybrid\""}, "FP8"},
       {"data.weights", {"[]"}, "a weighted blend of data"},
       {"checkpoint.async", kOff, "saving while training goes on"},
       {"checkpoint.files_per_node", {"0", "1"}, "a checkpoint in several files"},
       {"checkpoint.writer", {"\"files\""}, "collective writing of checkpoints"},
-      {"fault.step_timeout", kNone, "the watchdog on the time of a step"},
   };
 }
 
@@ -65,7 +51,7 @@ std::string leave_it(const Spellings& neutral) {
 const std::vector<LaterKey>& later_keys() {
   static const std::vector<LaterKey> kKeys = [] {
     std::vector<LaterKey> all;
-    for (const auto& part : {model_keys(), moe_keys(), parallel_keys(), other_keys()}) {
+    for (const auto& part : {model_keys(), parallel_keys(), other_keys()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;

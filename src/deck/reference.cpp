@@ -67,7 +67,7 @@ constexpr const char* kExitCodes = R"(
 | 65 | the deck is invalid |
 | 66 | an input is missing or unreadable |
 | 69 | rank count or resource does not match, or the run's folder is in use |
-| 70 | internal error |
+| 70 | internal error, or a job that hangs (`fault.step_timeout`) |
 | 74 | reading or writing failed |
 | 75 | checkpointed; submit the same job again |
 | 76 | the loss or a gradient is not a finite number |

@@ -166,6 +166,12 @@ void declare_router_rules(Schema& schema, const MoeConfig& moe) {
         return fmt::format("{} instead of {}", count_losses(moe), moe.aux_loss_coefficients.size());
       });
   add(
+      schema, RuleScope::always, {"moe.global_aux_counts", "moe.balancing"},
+      "moe.global_aux_counts = \"running\" needs \"global_aux_loss\" in moe.balancing, which alone "
+      "goes by it",
+      [&] { return moe.global_aux_counts == "previous" || moe.balances_by("global_aux_loss"); },
+      [] { return std::string("moe.global_aux_counts = \"previous\""); });
+  add(
       schema, RuleScope::always, {"moe.force_bias", "moe.force_load_balancing"},
       "moe.force_bias other than 0 needs moe.force_load_balancing = true",
       [&] { return moe.force_bias == 0 || moe.force_load_balancing; },
@@ -302,6 +308,42 @@ void declare_optimizer_rules(Schema& schema, const Deck& deck) {
       });
 }
 
+void declare_gradient_rules(Schema& schema, const Deck& deck) {
+  const ParallelConfig& parallel = deck.parallel;
+  const DType& compute = deck.definition.compute;
+  add(
+      schema, RuleScope::training, {"parallel.distributed_optimizer", "parallel.grad_reduce"},
+      "parallel.distributed_optimizer needs parallel.grad_reduce = \"ordered\": the library's "
+      "sums are for all ranks",
+      [&] { return !parallel.distributed_optimizer || parallel.grad_reduce == "ordered"; },
+      [] { return std::string("parallel.grad_reduce = \"ordered\""); });
+  add(
+      schema, RuleScope::training, {"parallel.grad_wire", "parallel.grad_reduce"},
+      "parallel.grad_wire = \"bf16\" needs parallel.grad_reduce = \"ordered\": MPI cannot add bf16",
+      [&] { return parallel.grad_wire == "fp32" || parallel.grad_reduce == "ordered"; },
+      [] {
+        return std::string("parallel.grad_reduce = \"ordered\", or parallel.grad_wire = \"fp32\"");
+      });
+  add(
+      schema, RuleScope::training, {"parallel.grad_wire", "precision.compute"},
+      "parallel.grad_wire = \"bf16\" needs precision.compute = \"bf16\"",
+      [&] { return parallel.grad_wire == "fp32" || compute == DType::bf16; },
+      [] { return std::string("parallel.grad_wire = \"fp32\""); });
+  add(
+      schema, RuleScope::training,
+      {"parallel.overlap_param_gather", "parallel.distributed_optimizer"},
+      "parallel.overlap_param_gather needs parallel.distributed_optimizer = true: without, every "
+      "rank makes all values itself",
+      [&] { return !parallel.overlap_param_gather || parallel.distributed_optimizer; },
+      [] { return std::string("parallel.overlap_param_gather = false"); });
+  add(
+      schema, RuleScope::training, {"optimizer.moments", "precision.compute"},
+      "optimizer.moments = \"bf16\" does not go with precision.compute = \"fp64\", which is for "
+      "verification",
+      [&] { return deck.optimizer.moments == "fp32" || compute != DType::fp64; },
+      [] { return std::string("optimizer.moments = \"fp32\""); });
+}
+
 void declare_data_rules(Schema& schema, const Deck& deck) {
   add(
       schema, RuleScope::training, {"model.vocab_size", "data.kind", "data.tokenizer"},
@@ -356,6 +398,7 @@ void declare_rules(Schema& schema, const Deck& deck) {
   declare_batch_rules(schema, deck);
   declare_recompute_rules(schema, deck);
   declare_optimizer_rules(schema, deck);
+  declare_gradient_rules(schema, deck);
   declare_data_rules(schema, deck);
 }
 

@@ -5,6 +5,7 @@
 #include "tensor/arena.hpp"
 
 #include <cstdint>
+#include <functional>
 
 namespace konclave {
 
@@ -15,6 +16,13 @@ struct Context {
   Arena& activations;      ///< what backward needs: lives as long as the micro-batch
   Arena& scratch;          ///< temporaries: a layer frees what it took
   Trace* trace = nullptr;  ///< where the time of layers is drawn, if anywhere
+  /// Told the places of a chunk (ModelChunk::visit_places), if anybody is: each before its forward
+  /// and behind its backward.
+  const std::function<void(int place)>* passing = nullptr;
+
+  void pass(int place) const {
+    if (passing != nullptr) (*passing)(place);
+  }
 };
 
 /// Sequences of which the ranks of cp hold parts, as they are together. With R ranks of T rows

@@ -24,6 +24,10 @@ void RmsNorm::forward_sum(const Context& context, const AnyIn& x, const AnyIn& a
   ops::add_rms_norm_forward(context.exec, x, addend, weight_.value(), eps_, sum, saved.r, y);
 }
 
+void RmsNorm::again(const Context& context, const Saved& saved, const AnyView& y) const {
+  ops::rms_norm_again(context.exec, saved.x, weight_.value(), saved.r, y);
+}
+
 void RmsNorm::backward(const Context& context, const Saved& saved, const AnyIn& dy,
                        const AnyIn& residual, const AnyView& dx) const {
   const ArenaScope scope(context.scratch);

@@ -26,6 +26,8 @@ class RmsNorm {
   /// sum = x + addend and y = the norm of `sum`, which backward reads. sum may be x or addend.
   void forward_sum(const Context& context, const AnyIn& x, const AnyIn& addend, Saved& saved,
                    const AnyView& sum, const AnyView& y) const;
+  /// y as forward has left it, to the same bits, of what it has kept. Overwrites y.
+  void again(const Context& context, const Saved& saved, const AnyView& y) const;
   /// dx = residual + J^T dy; an empty residual stands for zero. dx may be dy or residual.
   void backward(const Context& context, const Saved& saved, const AnyIn& dy, const AnyIn& residual,
                 const AnyView& dx) const;

@@ -80,7 +80,7 @@ AnyIn Parameter::value_in_any_form() const {
 void Parameter::initialise(const ExecSpace& exec, std::uint64_t seed) {
   const RandomStream stream(seed, spec_.name);
   const AnyView& value = new_value();
-  const AnyView flat(value.type(), value.data(), {size(), 1, 1}, 1);
+  const AnyView flat = value.flatten();
   std::vector<double> values;
   std::int64_t written = 0;
   const auto write = [&] {
@@ -185,6 +185,10 @@ void Parameter::choose_forms(const ExecSpace& exec, Operations& operations, int 
 
 void Parameter::prepare(const ExecSpace& exec, Operations& operations, int experts) {
   if (forward_.weight.rank() == 0) choose_forms(exec, operations, experts);
+  pack(exec, operations);
+}
+
+void Parameter::pack(const ExecSpace& exec, Operations& operations) const {
   if (!is_packed()) return;
   const GemmShape shape = gemm_shape(GemmKind::forward);
   const std::int64_t rows = size() / shape.in;

@@ -100,6 +100,8 @@ class Parameter {
   /// first call takes the memory of the forms from the arena of the weights.
   /// `experts` is 0 for a plain weight.
   void prepare(const ExecSpace& exec, Operations& operations, int experts);
+  /// Packs all values once more, if they are packed.
+  void pack(const ExecSpace& exec, Operations& operations) const;
   const PreparedWeight& prepared(GemmKind kind) const;
   /// Whether there are forms beside the values, which every change of them has to reach: by
   /// `prepare`, or by `pack`, strip by strip.

@@ -1,5 +1,6 @@
 #include "model/block.hpp"
 
+#include "base/fault.hpp"
 #include "ops/elementwise.hpp"
 
 #include <cmath>
@@ -66,8 +67,18 @@ void Block::prepare(const ExecSpace& exec, Operations& operations) {
 
 void Block::recompute(const RecomputeConfig& config) {
   attention_.repeat_core(config.repeats("core_attn"));
+  norms_again_ = config.repeats("layernorm");
   feed_forward_again_ = config.repeats(moe_ ? "moe" : "mlp");
   if (moe_) moe_->repeat_shared(config.repeats("shared_experts") && !feed_forward_again_);
+}
+
+AnyIn Block::normed(const Context& context, const RmsNorm& norm, const RmsNorm::Saved& saved,
+                    const AnyIn& kept) const {
+  if (!norms_again_) return kept;
+  if (fault("recompute.norm_forgotten")) return saved.x;
+  const AnyView y = context.scratch.make(saved.x.type(), saved.x.extent(0), saved.x.extent(1));
+  norm.again(context, saved, y);
+  return y;
 }
 
 AnyView Block::forward(const Context& context, const Rotary& rotary, const Sequences& sequences,
@@ -75,15 +86,24 @@ AnyView Block::forward(const Context& context, const Rotary& rotary, const Seque
   const auto activation = [&] {
     return context.activations.make(x.type(), x.extent(0), x.extent(1));
   };
-  const AnyView normed = activation(), middle = activation();
+  // Where the outputs of norms are made again for backward, they are temporaries.
+  const ArenaScope scope(context.scratch);
+  const auto norm_output = [&] {
+    Arena& arena = norms_again_ ? context.scratch : context.activations;
+    return arena.make(x.type(), x.extent(0), x.extent(1));
+  };
+  AnyView middle;
   {
     const TraceSpan span(context.trace, attention_label_, "layer");
+    const ArenaScope attention_scope(context.scratch);
+    const AnyView normed = norm_output();
+    middle = activation();
     input_norm_.forward(context, x, saved.input_norm, normed);
     attention_.forward(context, rotary, sequences, normed, saved.attention, middle);
   }
 
   const TraceSpan span(context.trace, feed_forward_label_, "layer");
-  const AnyView normed_middle = activation(), y = activation();
+  const AnyView normed_middle = norm_output(), y = activation();
   post_norm_.forward_sum(context, x, middle, saved.post_norm, /*sum=*/middle, normed_middle);
   saved.feed_forward_input = normed_middle;
   saved.step = step;
@@ -105,23 +125,27 @@ void Block::backward(const Context& context, const Rotary& rotary, const Sequenc
       context.scratch.make(gradient.type(), gradient.extent(0), gradient.extent(1));
   {
     const TraceSpan span(context.trace, feed_forward_label_, "layer");
-    const ArenaScope again_scope(context.activations);
+    const ArenaScope again_scope(context.activations), normed_scope(context.scratch);
+    const AnyIn x = normed(context, post_norm_, saved.post_norm, saved.feed_forward_input);
     MoeLayer::Saved moe = saved.moe;
     Mlp::Saved mlp = saved.mlp;
+    if (moe_) moe_->move_input(moe, x);
+    if (mlp_) mlp.x = x;
     if (feed_forward_again_) {
       MoeStep again = saved.step;
       again.counts = false;
       // The output, which nobody needs, goes where the gradient will be.
-      if (moe_)
-        moe_->forward(context, again, saved.feed_forward_input, /*residual=*/{}, moe, inner);
-      if (mlp_) mlp_->forward(context, saved.feed_forward_input, mlp, inner);
+      if (moe_) moe_->forward(context, again, x, /*residual=*/{}, moe, inner);
+      if (mlp_) mlp_->forward(context, x, mlp, inner);
     }
     if (moe_) moe_->backward(context, moe, gradient, inner);
     if (mlp_) mlp_->backward(context, mlp, gradient, inner);
     post_norm_.backward(context, saved.post_norm, inner, /*residual=*/gradient, gradient);
   }
   const TraceSpan span(context.trace, attention_label_, "layer");
-  attention_.backward(context, rotary, sequences, saved.attention, gradient, inner);
+  SelfAttention::Saved attention = saved.attention;
+  attention.x = normed(context, input_norm_, saved.input_norm, saved.attention.x);
+  attention_.backward(context, rotary, sequences, attention, gradient, inner);
   input_norm_.backward(context, saved.input_norm, inner, /*residual=*/gradient, gradient);
 }
 

@@ -57,7 +57,11 @@ class Block {
   RmsNorm post_norm_;
   std::optional<Mlp> mlp_;
   std::optional<MoeLayer> moe_;
-  bool feed_forward_again_ = false;
+  /// The output of a norm as forward made it: kept, or made again in scratch memory.
+  AnyIn normed(const Context& context, const RmsNorm& norm, const RmsNorm::Saved& saved,
+               const AnyIn& kept) const;
+
+  bool feed_forward_again_ = false, norms_again_ = false;
 };
 
 }  // namespace konclave

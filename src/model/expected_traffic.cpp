@@ -41,6 +41,7 @@ struct Sizes {
         edp{"edp", step.ranks / (etp.size * ep.size * pp.size)},
         element(static_cast<std::int64_t>(size_of(step.definition.compute))),
         wide(static_cast<std::int64_t>(size_of(accum_type(step.definition.compute)))),
+        wire(step.parallel.grad_wire == "bf16" ? 2 : wide),
         micro_batches(step.global_size / (step.micro_size * dp.size)),
         inside(step.micro_size * std::int64_t{step.definition.model.sequence_length} / cp.size),
         outside(shares_rows(step) ? inside / tp.size : inside) {
@@ -54,6 +55,7 @@ struct Sizes {
 
   Group tp, cp, dp, pp, tp_cp, dp_cp, tp_dp_cp, etp, ep, etp_ep, edp;
   std::int64_t element, wide;    ///< bytes of an activation, and of what sums and weights are in
+  std::int64_t wire;             ///< bytes of a gradient on its way to be summed
   std::int64_t micro_batches;    ///< of a rank
   std::int64_t inside, outside;  ///< rows of a micro-batch on a rank, in the two regions of a layer
 };
@@ -163,9 +165,9 @@ class Counter {
     if (model_.kv_heads() % of_.tp.size == 0) {
       parted_gradients(of_keys);
     } else {
-      inside_gradients(of_keys);
+      inside_gradients(of_keys, of_.element);
     }
-    if (model_.qk_norm) inside_gradients(2 * head);
+    if (model_.qk_norm) inside_gradients(2 * head, of_.wide);
     outside_gradients(2 * hidden);  // the norms of the layer
   }
 
@@ -215,6 +217,7 @@ class Counter {
 
   void moe() {
     moe_once();
+    running_load();
     if (moe_.dispatcher == "allgather") {
       all_gather_back();
     } else {
@@ -223,7 +226,7 @@ class Counter {
     const std::int64_t hidden = model_.hidden_size, experts = moe_.num_experts;
     outside_gradients(experts * hidden);  // the router
     shared_experts();
-    add_gradients(of_.edp, 3 * experts * hidden * moe_.ffn_hidden_size);
+    add_gradients(of_.edp, 3 * experts * hidden * moe_.ffn_hidden_size, of_.element);
   }
 
   /// Forward alone, without shared experts.
@@ -255,6 +258,12 @@ class Counter {
     const std::int64_t windows = moe_.window == 0 ? 1 : sequences / moe_.window;
     if (moe_.balances_by("sinkhorn")) sums_of_windows(sinkhorn_rounds_ * windows);
   }
+  /// Counts of a micro-batch, (E) in double, over the ranks that share it and over dp. What is done
+  /// again for backward finds them.
+  void running_load() {
+    if (!moe_.goes_by_running_load()) return;
+    for (const Group& group : {of_.tp_cp, of_.dp}) sums_over(group, /*rows=*/1);
+  }
   /// With a capacity, a number of the router's type for each token and expert of the windows.
   void capacity() {
     if (moe_.capacity_factor == 0) return;
@@ -262,10 +271,11 @@ class Counter {
     add_passes(of_.tp_cp, "all_to_all", bytes);
     add_passes(of_.tp_cp, "all_gather", bytes);
   }
-  void sums_of_windows(std::int64_t rows) {
+  void sums_of_windows(std::int64_t rows) { sums_over(of_.tp_cp, rows); }
+  void sums_over(const Group& group, std::int64_t rows) {
     const std::int64_t bytes = rows * moe_.num_experts * kNumber;
-    add_passes(of_.tp_cp, "all_to_all", bytes);
-    add_passes(of_.tp_cp, "all_gather", bytes);
+    add_passes(group, "all_to_all", bytes);
+    add_passes(group, "all_gather", bytes);
   }
 
   /// For every assignment that is left, in all passes. A rank's share of a window need not have a
@@ -296,8 +306,7 @@ class Counter {
   /// Bytes of an assignment.
   void rows_of_all_to_all(std::int64_t there, std::int64_t back) {
     add_assignments(of_.ep, "all_to_all", there + back);
-    add_assignments(of_.etp, "all_gather", of_.etp.size * there);
-    add_assignments(of_.etp, "all_to_all", of_.etp.size * back);
+    add_assignments(of_.etp, "all_to_all", of_.etp.size * (there + back));
   }
 
   /// Every rank gets the tokens of all, the ends of each token's choices, the choices and their
@@ -336,35 +345,37 @@ class Counter {
     add_passes(of_.pp, "receive", 2 * (parts - 1) * of_.outside * row_bytes());
     if (!model_.tie_embeddings) return;
     const std::int64_t matrix = std::int64_t{model_.vocab_size} * model_.hidden_size;
-    add(of_.pp, "receive", 2 * of_.dp_cp.size * matrix * of_.wide);
+    const std::int64_t times = parallel_.distributed_optimizer ? 1 : of_.dp_cp.size;
+    add(of_.pp, "receive", 2 * times * matrix * of_.wide);
   }
 
   // Gradients, of so many elements in the whole model.
 
-  /// In order: each rank sums a slice of all ranks', which all then get. The library's way counts
-  /// once. All groups of a stage together have `elements`.
-  void add_gradients(const Group& group, std::int64_t elements) {
-    const std::int64_t bytes = group.size * elements * of_.wide;
+  /// In order: each rank sums a slice of all ranks', and gets all other sums or, where state is
+  /// distributed, the new values, of `value` bytes. The library's way counts once. All groups of a
+  /// stage together have `elements`.
+  void add_gradients(const Group& group, std::int64_t elements, std::int64_t value) {
+    const std::int64_t all = group.size * elements;
     if (parallel_.grad_reduce == "library") {
-      add(group, "all_reduce", bytes);
+      add(group, "all_reduce", all * of_.wide);
     } else {
-      add(group, "all_to_all", bytes);
-      add(group, "all_gather", bytes);
+      add(group, "all_to_all", all * of_.wire);
+      add(group, "all_gather", all * (parallel_.distributed_optimizer ? value : of_.wide));
     }
   }
   /// Each rank of tp has a part.
-  void parted_gradients(std::int64_t elements) { add_gradients(of_.dp_cp, elements); }
+  void parted_gradients(std::int64_t elements) { add_gradients(of_.dp_cp, elements, of_.element); }
   /// Each rank of tp has all, and used it on its part of the heads.
-  void inside_gradients(std::int64_t elements) {
-    add_gradients(of_.tp.size > 1 ? of_.tp_dp_cp : of_.dp_cp, elements);
+  void inside_gradients(std::int64_t elements, std::int64_t value) {
+    add_gradients(of_.tp.size > 1 ? of_.tp_dp_cp : of_.dp_cp, elements, value);
   }
   /// Each rank of tp has all, and used it on the rows outside, which are its own or the same
-  /// everywhere.
+  /// everywhere; norms and routers, whose values are as wide as sums.
   void outside_gradients(std::int64_t elements) {
     if (shares_rows_) {
-      add_gradients(of_.tp_dp_cp, elements);
+      add_gradients(of_.tp_dp_cp, elements, of_.wide);
     } else {
-      add_gradients(of_.dp_cp, of_.tp.size * elements);
+      add_gradients(of_.dp_cp, of_.tp.size * elements, of_.wide);
     }
   }
 
@@ -379,6 +390,10 @@ class Counter {
     for (const Group& group : {of_.dp, of_.cp, of_.pp}) add_numbers(group, of_.micro_batches);
     add_numbers(of_.tp, 1);
     add_numbers(of_.etp_ep, 1);
+    if (parallel_.distributed_optimizer) {
+      add_numbers(of_.dp_cp, 1);
+      add_numbers(of_.edp, 1);
+    }
     add_numbers(of_.pp, 2);
     for (const Group& group : {of_.tp, of_.cp, of_.dp, of_.pp}) {
       add_numbers(group, moe_layers * MoeStatistics::columns(moe_.num_experts));

@@ -13,6 +13,13 @@ int moe_index(const ModelDefinition& definition, int layer) {
   return count;
 }
 
+/// The same with other memory for what a group of layers keeps.
+Context within(const Context& context, const LayerGroup& group, Arena* again) {
+  const bool aside = group.again && again != nullptr;
+  return {context.exec,    context.operations, aside ? *again : context.activations,
+          context.scratch, context.trace,      context.passing};
+}
+
 }  // namespace
 
 ModelChunk::ModelChunk(const ModelDefinition& definition, const Groups& groups,
@@ -69,18 +76,23 @@ void ModelChunk::recompute(const RecomputeConfig& config) {
 }
 
 AnyIn ModelChunk::run(const Context& context, const Rotary& rotary, const MicroBatch& batch,
-                      const MoeStep& step, const LayerGroup& group, AnyIn x, Saved& saved) const {
+                      const MoeStep& step, const LayerGroup& group, AnyIn x, Saved& saved,
+                      const LayerObserver& observer) const {
   for (int layer = group.first; layer < group.last; ++layer) {
     const auto index = static_cast<std::size_t>(layer);
+    context.pass(1 + layer);
     x = blocks_[index].forward(context, rotary, batch.sequences, step, x, saved.blocks[index]);
+    if (observer) observer(part_.first_layer + layer, x);
   }
   return x;
 }
 
 void ModelChunk::forward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
-                         const MoeStep& step, const AnyIn& input, Saved& saved) const {
+                         const MoeStep& step, const AnyIn& input, Saved& saved,
+                         const Shared& shared) const {
   saved.blocks.resize(blocks_.size());
   saved.output = input;
+  context.pass(0);
   if (embedding_) {
     const AnyView x =
         context.activations.make(type_, batch.rows_outside, embedding_->weight().spec().shape[1]);
@@ -93,14 +105,16 @@ void ModelChunk::forward(const Context& context, const Rotary& rotary, const Mic
     const AnyIn x = saved.output;
     saved.inputs.push_back(x);
     if (!group.again) {
-      saved.output = run(context, rotary, batch, step, group, x, saved);
+      saved.output = run(context, rotary, batch, step, group, x, saved, shared.observer);
       continue;
     }
     const AnyView y = context.activations.make(type_, x.extent(0), x.extent(1));
-    const ArenaScope scope(context.activations);
-    ops::cast(context.exec, run(context, rotary, batch, step, group, x, saved), y);
+    const Context inner = within(context, group, shared.again);
+    const ArenaScope scope(inner.activations);
+    ops::cast(context.exec, run(inner, rotary, batch, step, group, x, saved, shared.observer), y);
     saved.output = y;
   }
+  context.pass(behind_layers());
   if (norm_) {
     const AnyView y = context.activations.make(type_, batch.rows_outside, saved.output.extent(1));
     norm_->forward(context, saved.output, saved.norm, y);
@@ -109,25 +123,31 @@ void ModelChunk::forward(const Context& context, const Rotary& rotary, const Mic
 }
 
 void ModelChunk::backward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
-                          const Saved& saved, const AnyView& gradient) const {
+                          const Saved& saved, const AnyView& gradient, const Shared& shared) const {
   if (norm_) norm_->backward(context, saved.norm, gradient, {}, gradient);
+  context.pass(behind_layers());
   for (std::size_t i = groups_.size(); i-- > 0;) {
     const LayerGroup& group = groups_[i];
-    const ArenaScope scope(context.activations);
+    const Context inner = within(context, group, shared.again);
+    const ArenaScope scope(inner.activations);
     Saved again;
     if (group.again) {
       MoeStep step = saved.step;
       step.counts = false;
       again.blocks.resize(blocks_.size());
-      run(context, rotary, batch, step, group, saved.inputs[i], again);
+      Context silent = inner;
+      silent.passing = nullptr;
+      run(silent, rotary, batch, step, group, saved.inputs[i], again, /*observer=*/{});
     }
     const Saved& of = group.again ? again : saved;
     for (int layer = group.last; layer-- > group.first;) {
       const auto index = static_cast<std::size_t>(layer);
-      blocks_[index].backward(context, rotary, batch.sequences, of.blocks[index], gradient);
+      blocks_[index].backward(inner, rotary, batch.sequences, of.blocks[index], gradient);
+      context.pass(1 + layer);
     }
   }
   if (embedding_) embedding_->backward(context, batch.runs, gradient);
+  context.pass(0);
 }
 
 }  // namespace konclave

@@ -7,6 +7,7 @@
 #include "model/config.hpp"
 #include "parallel/pipeline_layout.hpp"
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -25,6 +26,17 @@ class ModelChunk {
     AnyIn output;  ///< (rows outside, H): of the last layer, or behind the final norm
   };
 
+  /// Called with the number of a layer and its output (rows outside, H).
+  using LayerObserver = std::function<void(int layer, const AnyIn& output)>;
+
+  /// What all micro-batches in flight share.
+  struct Shared {
+    /// Where layers that are done again are, in forward and in backward: one at a time, so that a
+    /// micro-batch in flight keeps no room for them. Without it they are with the activations.
+    Arena* again = nullptr;
+    LayerObserver observer = nullptr;  ///< of forward, if anybody is
+  };
+
   ModelChunk(const ModelDefinition& definition, const Groups& groups, const ModelPart& part,
              const ParameterStorage& storage);
 
@@ -39,10 +51,10 @@ class ModelChunk {
   /// Up to saved.output. `input` is the output of the part before, (rows outside, H), which has to
   /// live until backward; none where the embedding is.
   void forward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
-               const MoeStep& step, const AnyIn& input, Saved& saved) const;
+               const MoeStep& step, const AnyIn& input, Saved& saved, const Shared& shared) const;
   /// Replaces the gradient of saved.output by that of the input, in place.
   void backward(const Context& context, const Rotary& rotary, const MicroBatch& batch,
-                const Saved& saved, const AnyView& gradient) const;
+                const Saved& saved, const AnyView& gradient, const Shared& shared) const;
 
   /// The matrix of the head (V,H), its own or the embedding's; null where the head is not.
   const Parameter* head() const;
@@ -52,16 +64,29 @@ class ModelChunk {
 
   /// All parameters, in one fixed order.
   template <typename Visitor> void visit_parameters(Visitor&& visit) {
-    if (embedding_) embedding_->visit_parameters(visit);
-    for (Block& block : blocks_) block.visit_parameters(visit);
-    if (norm_) norm_->visit_parameters(visit);
-    if (head_) visit(*head_);
+    visit_places([&](int, Parameter& parameter) { visit(parameter); });
+  }
+  /// Each parameter with its place: 0 for the embedding, 1 + i for layer i of this chunk, and one
+  /// behind the last layer for norm and head.
+  template <typename Visitor> void visit_places(Visitor&& visit) {
+    int place = 0;
+    const auto here = [&](Parameter& parameter) { visit(place, parameter); };
+    if (embedding_) embedding_->visit_parameters(here);
+    for (Block& block : blocks_) {
+      ++place;
+      block.visit_parameters(here);
+    }
+    ++place;
+    if (norm_) norm_->visit_parameters(here);
+    if (head_) here(*head_);
   }
 
  private:
+  int behind_layers() const { return static_cast<int>(blocks_.size()) + 1; }
   /// The layers of a group; gives back the output of the last.
   AnyIn run(const Context& context, const Rotary& rotary, const MicroBatch& batch,
-            const MoeStep& step, const LayerGroup& group, AnyIn x, Saved& saved) const;
+            const MoeStep& step, const LayerGroup& group, AnyIn x, Saved& saved,
+            const LayerObserver& observer) const;
 
   DType type_;
   bool tied_;

@@ -10,7 +10,7 @@ namespace konclave {
 /// results have the same bits.
 struct RecomputeConfig {
   std::string granularity = "none";  ///< "none", "selective" or "full"
-  /// With "selective": "core_attn", "moe_act", "mlp", "moe", "shared_experts".
+  /// With "selective": "core_attn", "layernorm", "moe_act", "mlp", "moe", "shared_experts".
   std::vector<std::string> modules = {"core_attn"};
   std::string method = "uniform";  ///< with "full": "uniform" or "block"
   int layers = 1;  ///< uniform: of a group that keeps its input alone; block: of each chunk

@@ -28,14 +28,16 @@ void Transformer::prepare(const ExecSpace& exec, Operations& operations) {
 }
 
 void Transformer::forward(const Context& context, int chunk, const MicroBatch& batch,
-                          const MoeStep& step, const AnyIn& input, ModelChunk::Saved& saved) const {
+                          const MoeStep& step, const AnyIn& input, ModelChunk::Saved& saved,
+                          const ModelChunk::Shared& shared) const {
   require(rotary_.has_value(), "forward needs make_tables first");
-  this->chunk(chunk).forward(context, *rotary_, batch, step, input, saved);
+  this->chunk(chunk).forward(context, *rotary_, batch, step, input, saved, shared);
 }
 
 void Transformer::backward(const Context& context, int chunk, const MicroBatch& batch,
-                           const ModelChunk::Saved& saved, const AnyView& gradient) const {
-  this->chunk(chunk).backward(context, *rotary_, batch, saved, gradient);
+                           const ModelChunk::Saved& saved, const AnyView& gradient,
+                           const ModelChunk::Shared& shared) const {
+  this->chunk(chunk).backward(context, *rotary_, batch, saved, gradient, shared);
 }
 
 const Parameter* Transformer::tied_copy() const {

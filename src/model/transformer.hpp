@@ -33,9 +33,11 @@ class Transformer {
 
   /// ModelChunk::forward and backward of one of the chunks.
   void forward(const Context& context, int chunk, const MicroBatch& batch, const MoeStep& step,
-               const AnyIn& input, ModelChunk::Saved& saved) const;
+               const AnyIn& input, ModelChunk::Saved& saved,
+               const ModelChunk::Shared& shared) const;
   void backward(const Context& context, int chunk, const MicroBatch& batch,
-                const ModelChunk::Saved& saved, const AnyView& gradient) const;
+                const ModelChunk::Saved& saved, const AnyView& gradient,
+                const ModelChunk::Shared& shared) const;
 
   /// The matrix of the head (V,H); null on a stage that has none.
   const Parameter* head() const { return chunks_.back().head(); }
@@ -45,6 +47,14 @@ class Transformer {
   /// This rank's part of the vocabulary, as make_micro_batch wants it; none without embedding.
   MicroBatchForm batch_form(int sequence_length, int window) const;
 
+  /// visit(chunk, place, parameter) for each parameter, in their order; see
+  /// ModelChunk::visit_places.
+  template <typename Visitor> void visit_places(Visitor&& visit) {
+    for (int chunk = 0; chunk < num_chunks(); ++chunk) {
+      chunks_[static_cast<std::size_t>(chunk)].visit_places(
+          [&](int place, Parameter& parameter) { visit(chunk, place, parameter); });
+    }
+  }
   /// All parameters, in one fixed order.
   template <typename Visitor> void visit_parameters(Visitor&& visit) {
     for (ModelChunk& chunk : chunks_) chunk.visit_parameters(visit);

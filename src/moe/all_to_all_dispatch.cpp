@@ -6,138 +6,150 @@
 #include "ops/permute.hpp"
 #include "parallel/collectives.hpp"
 
-#include <numeric>
 #include <utility>
 
 namespace konclave {
 
-AllToAllDispatch::AllToAllDispatch(Ranks ranks, std::vector<Round> rounds, Sending sending,
-                                   std::vector<Leg> legs)
+namespace {
+
+/// As if rows arrived in the order (rank, expert): a mistake for tests.
+RowBlocks in_order_of_ranks(RowBlocks blocks) {
+  std::int64_t row = 0;
+  for (std::vector<RowBlock>& of_rank : blocks) {
+    for (RowBlock& block : of_rank) {
+      block.first = row;
+      row += block.rows;
+    }
+  }
+  return blocks;
+}
+
+}  // namespace
+
+AllToAllDispatch::AllToAllDispatch(Ranks ranks, std::vector<Round> rounds, Home home,
+                                   std::vector<DispatchRound> legs)
     : Dispatch(std::move(rounds)),
       ranks_(std::move(ranks)),
-      sending_(std::move(sending)),
+      home_(std::move(home)),
       legs_(std::move(legs)) {}
 
 AllToAllDispatch::Transfer AllToAllDispatch::make_transfer(const Context& context,
-                                                           const DispatchRound& counts,
-                                                           const View1<const int>& arrival_of,
-                                                           const AnyIn& x,
+                                                           const DispatchRound& leg, const AnyIn& x,
                                                            const AnyView& rows) const {
-  const bool in_order = arrival_of.size() == 0;
-  const AnyView gathered = in_order ? rows : scratch_like(context, x, counts.received);
-  const AnyView arrived =
-      ranks_.etp->size() == 1 ? gathered : scratch_like(context, x, counts.arrived);
-  const AnyView sent = ranks_.ep->size() == 1 ? arrived : scratch_like(context, x, counts.sent);
-  return {sent, arrived, gathered, std::nullopt};
+  const AnyView arrived = ranks_.etp->size() == 1 ? rows : scratch_like(context, x, leg.arrived);
+  return {scratch_like(context, x, leg.sent), arrived, rows, std::nullopt};
 }
 
-void AllToAllDispatch::start_bringing(const Context& context, const DispatchRound& counts,
-                                      Transfer& transfer) const {
-  if (ranks_.ep->size() == 1) return;
-  transfer.request.emplace(ranks_.ep->start_all_to_all(
-      context.exec, transfer.sent, counts.send_rows, transfer.arrived, counts.receive_rows));
+void AllToAllDispatch::start_bringing(const Context& context, const DispatchRound& leg,
+                                      const RowBlocks& arrival, Transfer& transfer) const {
+  const Transport& ep = *ranks_.ep;
+  if (ep.size() == 1) return;
+  const RowBlocks send =
+      counted_from(leg.first_sent, leg.own_stays ? without(leg.home, ep.rank()) : leg.home);
+  transfer.request.emplace(
+      ep.start_all_to_all_blocks(context.exec, transfer.sent, send, transfer.arrived, arrival));
 }
 
-void AllToAllDispatch::gather(const Context& context, const DispatchRound& counts,
+/// All ranks of etp get all that arrived here.
+void AllToAllDispatch::gather(const Context& context, const DispatchRound& leg,
                               Transfer& transfer) const {
-  if (ranks_.etp->size() == 1) return;
+  const Transport& etp = *ranks_.etp;
   if (transfer.request) transfer.request->wait(context.exec);
-  transfer.request.emplace(ranks_.etp->start_all_gather_rows(
-      context.exec, transfer.arrived, transfer.gathered, counts.gather_rows));
-}
-
-void AllToAllDispatch::finish_bringing(const Context& context, const View1<const int>& arrival_of,
-                                       Transfer& transfer, const AnyView& rows) const {
-  if (transfer.request) transfer.request->wait(context.exec);
-  if (transfer.gathered.data() != rows.data()) {
-    pick(context.exec, transfer.gathered, arrival_of, rows);
-  }
+  transfer.request.reset();
+  if (etp.size() == 1) return;
+  const RowBlocks send(static_cast<std::size_t>(etp.size()),
+                       packed(leg.local[static_cast<std::size_t>(etp.rank())]));
+  transfer.request.emplace(etp.start_all_to_all_blocks(context.exec, transfer.arrived, send,
+                                                       transfer.gathered, leg.local));
 }
 
 void AllToAllDispatch::bring(const Context& context, std::size_t round, const AnyIn& x,
                              const AnyView& rows) const {
   const ArenaScope scope(context.scratch);
-  const Leg& leg = legs_[round];
-  Transfer transfer = make_transfer(context, leg.counts, leg.arrival_of, x, rows);
-  ops::permute_rows(context.exec, x, sending_.token_offsets, sending_.row_of, leg.counts.first_sent,
-                    transfer.sent);
-  start_bringing(context, leg.counts, transfer);
-  gather(context, leg.counts, transfer);
-  finish_bringing(context, leg.arrival_of, transfer, rows);
+  const DispatchRound& leg = legs_[round];
+  Transfer transfer = make_transfer(context, leg, x, rows);
+  ops::RowTarget own;
+  if (leg.own_stays) own = {leg.first_arrived, transfer.arrived, {}};
+  ops::permute_rows(context.exec, x, home_.token_offsets, home_.places, leg.first_sent,
+                    transfer.sent, {}, own);
+  start_bringing(context, leg, leg.arrival, transfer);
+  gather(context, leg, transfer);
+  if (transfer.request) transfer.request->wait(context.exec);
 }
 
 void AllToAllDispatch::bring(const Context& context, std::size_t round, const AnyIn& x,
                              const AnyView& rows, const AnyIn& weights,
                              const AnyView& row_weights) const {
   const ArenaScope scope(context.scratch);
-  const Leg& leg = legs_[round];
-  const View1<const int> order =
-      fault("dispatch.weights_unsorted") ? View1<const int>() : leg.arrival_of;
-  Transfer of_rows = make_transfer(context, leg.counts, leg.arrival_of, x, rows);
-  Transfer of_weights = make_transfer(context, leg.counts, order, weights, row_weights);
-  ops::permute_rows(context.exec, x, sending_.token_offsets, sending_.row_of, leg.counts.first_sent,
-                    of_rows.sent, {weights, of_weights.sent});
-  start_bringing(context, leg.counts, of_rows);
-  start_bringing(context, leg.counts, of_weights);
-  gather(context, leg.counts, of_rows);
-  gather(context, leg.counts, of_weights);
-  finish_bringing(context, leg.arrival_of, of_rows, rows);
-  finish_bringing(context, order, of_weights, row_weights);
+  const DispatchRound& leg = legs_[round];
+  Transfer of_rows = make_transfer(context, leg, x, rows);
+  Transfer of_weights = make_transfer(context, leg, weights, row_weights);
+  ops::RowTarget own;
+  if (leg.own_stays) own = {leg.first_arrived, of_rows.arrived, of_weights.arrived};
+  ops::permute_rows(context.exec, x, home_.token_offsets, home_.places, leg.first_sent,
+                    of_rows.sent, {weights, of_weights.sent}, own);
+  start_bringing(context, leg, leg.arrival, of_rows);
+  start_bringing(context, leg,
+                 fault("dispatch.weights_unsorted") ? in_order_of_ranks(leg.arrival) : leg.arrival,
+                 of_weights);
+  gather(context, leg, of_rows);
+  gather(context, leg, of_weights);
+  for (Transfer* transfer : {&of_rows, &of_weights}) {
+    if (transfer->request) transfer->request->wait(context.exec);
+  }
 }
 
 AnyView AllToAllDispatch::returned_rows(const Context& context, const AnyView& y) const {
-  return scratch_like(context, y, assignments());
+  return scratch_like(context, y, home_.rows);
 }
 
 AnyView AllToAllDispatch::returned_values(const Context& context, DType type) const {
-  return context.scratch.make(type, assignments());
+  return context.scratch.make(type, home_.rows);
 }
 
 AnyView AllToAllDispatch::workplace(const Context& context, std::size_t round,
                                     const AnyView& returned) const {
-  const DispatchRound& counts = legs_[round].counts;
-  return alone() ? returned.slice(counts.first_sent, counts.sent)
-                 : scratch_like(context, returned, counts.received);
+  const DispatchRound& leg = legs_[round];
+  return leg.own_stays && ranks_.etp->size() == 1 ? returned.slice(leg.first_arrived, leg.arrived)
+                                                  : scratch_like(context, returned, leg.received);
 }
 
-void AllToAllDispatch::sum_over_etp(const Context& context, const DispatchRound& counts,
+void AllToAllDispatch::sum_over_etp(const Context& context, const DispatchRound& leg,
                                     const AnyIn& partial, const AnyView& y) const {
   const bool lost =
       partial.rank() == 1 ? fault("etp.weight_gradients") : fault("etp.partial_outputs");
   if (lost) {
-    const auto own = counts.gather_rows.begin() + ranks_.etp->rank();
-    const std::int64_t first = std::reduce(counts.gather_rows.begin(), own);
-    ops::cast(context.exec, partial.slice(first, *own), y);
+    std::int64_t row = 0;
+    for (const RowBlock& block : leg.local[static_cast<std::size_t>(ranks_.etp->rank())]) {
+      ops::cast(context.exec, partial.slice(block.first, block.rows), y.slice(row, block.rows));
+      row += block.rows;
+    }
     return;
   }
-  reduce_scatter_in_order(context.exec, context.scratch, *ranks_.etp, as_matrix(partial),
-                          counts.gather_rows, as_matrix(y));
+  reduce_scatter_in_order(context.exec, context.scratch, *ranks_.etp, as_matrix(partial), leg.local,
+                          as_matrix(y));
 }
 
-std::optional<Request> AllToAllDispatch::start_giving_back(const Context& context, const Leg& leg,
+std::optional<Request> AllToAllDispatch::start_giving_back(const Context& context,
+                                                           const DispatchRound& leg,
                                                            const AnyIn& rows,
                                                            const AnyView& returned) const {
-  const DispatchRound& counts = leg.counts;
-  const AnyView part = returned.slice(counts.first_sent, counts.sent);
-  if (alone()) {
-    require(rows.data() == part.data(), "give_back: the rows are not in their workplace");
-    return std::nullopt;
-  }
+  AnyView own;
+  if (leg.own_stays) own = returned.slice(leg.first_arrived, leg.arrived);
   AnyIn send = rows;
-  if (leg.local_of.size() > 0) {
-    const AnyView ordered = scratch_like(context, rows, counts.received);
-    pick(context.exec, rows, leg.local_of, ordered);
-    send = ordered;
-  }
-  const bool sends = ranks_.ep->size() > 1;
   if (ranks_.etp->size() > 1) {
-    const AnyView sum = sends ? scratch_like(context, rows, counts.arrived) : part;
-    sum_over_etp(context, counts, send, sum);
+    const AnyView sum = leg.own_stays ? own : scratch_like(context, rows, leg.arrived);
+    sum_over_etp(context, leg, rows, sum);
     send = sum;
+  } else {
+    require(!leg.own_stays || rows.data() == own.data(),
+            "give_back: the rows are not in their workplace");
   }
-  if (!sends) return std::nullopt;
-  return ranks_.ep->start_all_to_all(context.exec, send, counts.receive_rows, part,
-                                     counts.send_rows);
+  const Transport& ep = *ranks_.ep;
+  if (ep.size() == 1) return std::nullopt;
+  return ep.start_all_to_all_blocks(context.exec, send,
+                                    leg.own_stays ? without(leg.arrival, ep.rank()) : leg.arrival,
+                                    returned, leg.home);
 }
 
 void AllToAllDispatch::give_back(const Context& context, std::size_t round, const AnyIn& rows,
@@ -160,14 +172,14 @@ void AllToAllDispatch::give_back(const Context& context, std::size_t round, cons
 /// In ascending order of expert.
 void AllToAllDispatch::combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
                                const AnyView& y) const {
-  ops::combine_rows(context.exec, returned, sending_.token_offsets, sending_.row_of, residual, y);
+  ops::combine_rows(context.exec, returned, home_.token_offsets, home_.places, residual, y);
 }
 
 AnyView AllToAllDispatch::combine_with_values(const Context& context, const AnyIn& returned,
                                               const AnyView& returned_values,
                                               const AnyView& y) const {
-  const AnyView values = scratch_like(context, returned_values, assignments());
-  ops::combine_rows(context.exec, returned, sending_.token_offsets, sending_.row_of,
+  const AnyView values = scratch_like(context, returned_values, home_.places.assignments());
+  ops::combine_rows(context.exec, returned, home_.token_offsets, home_.places,
                     /*residual=*/{}, y, {returned_values, values});
   return values;
 }

@@ -4,6 +4,7 @@
 #include "moe/row_order.hpp"
 #include "tensor/host_copy.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <utility>
@@ -12,29 +13,26 @@ namespace konclave {
 
 namespace {
 
-using Leg = AllToAllDispatch::Leg;
-using Sending = AllToAllDispatch::Sending;
+using Home = AllToAllDispatch::Home;
 
-Sending in_expert_order(const RoutingPlan& routing) {
-  return {routing.token_offsets, routing.row_of};
-}
-
-Sending in_sending_order(const Context& context, const RoutingPlan& routing,
-                         const std::vector<DispatchChunk>& to_send) {
-  if (keep_their_places(to_send)) return in_expert_order(routing);
-  const RowOrder order = make_row_order(context, to_send, routing.assignments());
-  return {routing.token_offsets, compose(context, order.to_of, routing.row_of)};
-}
-
-Leg make_leg(const Context& context, DispatchRound counts) {
-  Leg leg;
-  if (!keep_their_places(counts.to_local)) {
-    const RowOrder order = make_row_order(context, counts.to_local, counts.received);
-    leg.arrival_of = order.from_of;
-    leg.local_of = order.to_of;
+/// With one round a shift for each expert brings its rows to their places; with several, rows of an
+/// expert part, and places are written down.
+Home places_at_home(const Context& context, const RoutingPlan& routing,
+                    const DispatchRounds& plan) {
+  Home home{routing.token_offsets, routing.row_of, plan.at_home};
+  if (keep_their_places(plan.to_home)) return home;
+  if (plan.rounds.size() == 1) {
+    std::vector<int> shifts;
+    for (const DispatchChunk& chunk : plan.to_home) {
+      shifts.push_back(static_cast<int>(chunk.to - chunk.from));
+    }
+    home.places = {routing.row_of, routing.expert_ids,
+                   upload(context.exec, context.activations, shifts)};
+  } else {
+    home.places = compose(context, places_after(context, plan.to_home, routing.assignments()),
+                          routing.row_of);
   }
-  leg.counts = std::move(counts);
-  return leg;
+  return home;
 }
 
 /// One rank and one round: all rows are where they belong, and the host need not know how many each
@@ -42,11 +40,14 @@ Leg make_leg(const Context& context, DispatchRound counts) {
 std::shared_ptr<const Dispatch> in_place(const AllToAllDispatch::Ranks& ranks,
                                          const RoutingPlan& routing) {
   const std::int64_t rows = routing.assignments();
-  Leg leg;
-  leg.counts.sent = leg.counts.arrived = leg.counts.received = rows;
+  DispatchRound leg;
+  leg.own_stays = true;
+  leg.arrived = leg.received = rows;
+  leg.first_sent = rows;
   const std::vector<Dispatch::Round> rounds = {{rows, routing.expert_offsets}};
-  return std::make_shared<AllToAllDispatch>(ranks, rounds, in_expert_order(routing),
-                                            std::vector<Leg>{leg});
+  return std::make_shared<AllToAllDispatch>(ranks, rounds,
+                                            Home{routing.token_offsets, routing.row_of, rows},
+                                            std::vector<DispatchRound>{leg});
 }
 
 }  // namespace
@@ -73,19 +74,17 @@ std::shared_ptr<const Dispatch> AllToAllDispatcher::plan(const Context& context,
   if (ep.size() == 1 && etp.size() == 1 && receive_budget_ == 0) return in_place(ranks_, routing);
   DispatchRounds host = plan_dispatch(exchange_counts(context, routing),
                                       etp.rank() * ep.size() + ep.rank(), receive_budget_);
-  require(host.largest <= std::numeric_limits<int>::max(),
+  require(std::max(host.largest, host.at_home) <= std::numeric_limits<int>::max(),
           "the experts of one rank receive " + std::to_string(host.largest) +
               " rows at once; set moe.receive_budget",
           ExitCode::memory);
   std::vector<Dispatch::Round> rounds;
-  std::vector<Leg> legs;
-  for (DispatchRound& round : host.rounds) {
+  for (const DispatchRound& round : host.rounds) {
     const std::vector<int> offsets(round.expert_offsets.begin(), round.expert_offsets.end());
     rounds.push_back({round.received, upload(context.exec, context.activations, offsets)});
-    legs.push_back(make_leg(context, std::move(round)));
   }
   return std::make_shared<AllToAllDispatch>(
-      ranks_, std::move(rounds), in_sending_order(context, routing, host.to_send), std::move(legs));
+      ranks_, std::move(rounds), places_at_home(context, routing, host), std::move(host.rounds));
 }
 
 }  // namespace konclave

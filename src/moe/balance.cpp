@@ -1,6 +1,7 @@
 #include "moe/balance.hpp"
 
 #include "base/fault.hpp"
+#include "moe/running_load.hpp"
 #include "ops/switch_loss.hpp"
 #include "parallel/collectives.hpp"
 
@@ -67,7 +68,8 @@ Losses switch_losses(const Context& context, std::int64_t tokens, const View2<co
 /// All terms of a micro-batch. Empty views stand for losses that nobody wants.
 struct Terms {
   View1<double> of_windows, of_sequences;
-  View2<const double> window_slopes, sequence_slopes, previous_load;
+  View2<const double> window_slopes, sequence_slopes;
+  View1<const double> load;  ///< (E): of the global loss
   int layer, per_window;
   double per_window_scale, per_sequence_scale;  ///< of the statistics; 0 on all ranks but one
   double global_slope;                          ///< of a load of 1
@@ -84,7 +86,7 @@ template <typename A> void add_slopes(const ExecSpace& exec, Terms terms, View2<
         double sum = 0;
         if (terms.window_slopes.size() > 0) sum += terms.window_slopes(q / terms.per_window, e);
         if (terms.sequence_slopes.size() > 0) sum += terms.sequence_slopes(q, e);
-        if (terms.global_slope > 0) sum += terms.global_slope * terms.previous_load(terms.layer, e);
+        if (terms.global_slope > 0) sum += terms.global_slope * terms.load(e);
         slope(q, e) = static_cast<A>(sum);
       });
 }
@@ -108,7 +110,7 @@ void add_statistics(const ExecSpace& exec, Terms terms, ops::RouteStatistics rou
             sums(layer, MoeStatistics::chosen(e)) += routed.chosen(q, e);
             if (all_are_kept) sums(layer, MoeStatistics::kept(experts, e)) += routed.chosen(q, e);
             sums(layer, MoeStatistics::counted(experts, e)) += routed.counts(q, e);
-            if (terms.global_slope > 0) global += routed.sums(q, e) * terms.previous_load(layer, e);
+            if (terms.global_slope > 0) global += routed.sums(q, e) * terms.load(e);
           }
         }
         sums(layer, MoeStatistics::kAuxLoss) += terms.per_window_scale * aux;
@@ -122,7 +124,8 @@ void add_statistics(const ExecSpace& exec, Terms terms, ops::RouteStatistics rou
 }  // namespace
 
 Balance balance(const Context& context, const MoeConfig& config, const Transport& sharing,
-                const MoeStep& step, const ops::RouteStatistics& routed, DType type, int layer) {
+                const Transport& dp, const MoeStep& step, const ops::RouteStatistics& routed,
+                DType type, int layer) {
   if (!step.training) return {};
   const RoutingWindows& windows = step.windows;
   const BalanceScale& scale = step.scale;
@@ -134,7 +137,13 @@ Balance balance(const Context& context, const MoeConfig& config, const Transport
   terms.per_window = per_window;
   terms.per_window_scale = one_rank * scale.per_window;
   terms.per_sequence_scale = one_rank * scale.per_sequence;
-  terms.previous_load = step.state.previous_load;
+  if (config.goes_by_running_load()) {
+    const auto load = context.scratch.make1<double>(experts);
+    running_load(context, config, sharing, dp, step, routed.counts, layer, load);
+    terms.load = load;
+  } else if (config.goes_by_previous_load()) {
+    terms.load = View1<const double>(&step.state.previous_load(layer, 0), experts);
+  }
   terms.global_slope =
       config.aux_loss_coefficient("global_aux_loss") * experts / config.top_k * scale.per_token;
   terms.z_strength = config.z_loss_coefficient * scale.per_token;

@@ -53,6 +53,13 @@ struct MoeConfig {
   bool balances_by(const std::string& kind) const {
     return std::find(balancing.begin(), balancing.end(), kind) != balancing.end();
   }
+  /// Which load the global loss goes by: that of the step before, or what the step has counted.
+  bool goes_by_previous_load() const {
+    return balances_by("global_aux_loss") && global_aux_counts == "previous";
+  }
+  bool goes_by_running_load() const {
+    return balances_by("global_aux_loss") && global_aux_counts == "running";
+  }
   /// Coefficient of a kind of loss; 0 when it is not asked for.
   double aux_loss_coefficient(const std::string& kind = "aux_loss") const {
     std::size_t loss = 0;

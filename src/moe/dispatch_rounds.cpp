@@ -3,7 +3,6 @@
 #include "base/error.hpp"
 
 #include <algorithm>
-#include <numeric>
 
 namespace konclave {
 
@@ -45,74 +44,67 @@ struct Part {
   }
 };
 
+/// Fills in what the experts of `source`'s rank of ep have in a round, and where it comes from.
+void plan_receiving(const DispatchCounts& counts, int source, std::int64_t index,
+                    std::int64_t budget, DispatchRound& round) {
+  const int own_slice = source / counts.ep, rank = source % counts.ep;
+  round.arrival.resize(static_cast<std::size_t>(counts.ep));
+  round.local.resize(static_cast<std::size_t>(counts.etp));
+  round.expert_offsets.assign(1, 0);
+  std::int64_t place = 0;
+  for (int l = 0; l < counts.local(); ++l) {
+    for (int slice = 0; slice < counts.etp; ++slice) {
+      RowBlock gathered{round.received, 0};
+      for (int p = 0; p < counts.ep; ++p) {
+        const std::int64_t rows = counts(slice * counts.ep + p, rank * counts.local() + l);
+        const Part part(place, rows, index, budget);
+        place += rows;
+        if (part.rows == 0) continue;
+        gathered.rows += part.rows;
+        if (slice != own_slice) continue;
+        round.arrival[static_cast<std::size_t>(p)].push_back({round.arrived, part.rows});
+        round.arrived += part.rows;
+      }
+      round.received += gathered.rows;
+      if (gathered.rows > 0) round.local[static_cast<std::size_t>(slice)].push_back(gathered);
+    }
+    round.expert_offsets.push_back(round.received);
+  }
+}
+
 /// What `source` sends in a round, to each rank in the order of experts and tokens.
 void plan_sending(const DispatchCounts& counts, int source, const std::vector<std::int64_t>& places,
                   std::int64_t index, std::int64_t budget, DispatchRounds& plan) {
   DispatchRound& round = plan.rounds[static_cast<std::size_t>(index)];
-  round.send_rows.assign(static_cast<std::size_t>(counts.ep), 0);
+  const auto own = static_cast<std::size_t>(source % counts.ep);
+  const bool one_round = plan.rounds.size() == 1;
+  round.own_stays = one_round || counts.ep == 1;
+  round.first_arrived = plan.at_home;
+  round.first_sent = plan.at_home + (round.own_stays ? round.arrived : 0);
+  round.home.resize(static_cast<std::size_t>(counts.ep));
+  if (round.own_stays) {
+    for (const RowBlock& block : round.arrival[own]) {
+      round.home[own].push_back({round.first_arrived + block.first, block.rows});
+    }
+  }
+  auto stays = round.home[own].begin();
   std::int64_t from = 0;  // in the order (expert, token)
   for (int expert = 0; expert < counts.experts; ++expert) {
     const std::int64_t rows = counts(source, expert);
     const Part part(places[static_cast<std::size_t>(expert)], rows, index, budget);
-    if (part.rows > 0) {
-      plan.to_send.push_back({from + part.first, round.first_sent + round.sent, part.rows});
-      round.send_rows[static_cast<std::size_t>(expert / counts.local())] += part.rows;
+    const auto to = static_cast<std::size_t>(expert / counts.local());
+    RowBlock block{round.first_sent + round.sent, part.rows};
+    if (part.rows > 0 && round.own_stays && to == own) {
+      block = *stays++;
+    } else if (part.rows > 0) {
+      round.home[to].push_back(block);
       round.sent += part.rows;
     }
+    if (part.rows > 0 || one_round)
+      plan.to_home.push_back({from + part.first, block.first, part.rows});
     from += rows;
   }
-}
-
-/// What each source has for the experts of a rank in a round.
-struct Arrivals {
-  std::vector<std::int64_t> rows;                  ///< of each source
-  std::vector<std::vector<DispatchChunk>> chunks;  ///< of each source, `from` within it
-};
-
-/// Fills in the rows of the round that the experts of `rank` have, in the order (expert, source,
-/// token).
-Arrivals plan_experts(const DispatchCounts& counts, int rank, std::int64_t index,
-                      std::int64_t budget, DispatchRound& round) {
-  const auto sources = static_cast<std::size_t>(counts.sources());
-  Arrivals arrivals{std::vector<std::int64_t>(sources, 0),
-                    std::vector<std::vector<DispatchChunk>>(sources)};
-  round.expert_offsets.assign(1, 0);
-  std::int64_t place = 0;
-  for (int l = 0; l < counts.local(); ++l) {
-    for (std::size_t source = 0; source < sources; ++source) {
-      const std::int64_t rows = counts(static_cast<int>(source), rank * counts.local() + l);
-      const Part part(place, rows, index, budget);
-      if (part.rows > 0) {
-        arrivals.chunks[source].push_back({arrivals.rows[source], round.received, part.rows});
-        arrivals.rows[source] += part.rows;
-        round.received += part.rows;
-      }
-      place += rows;
-    }
-    round.expert_offsets.push_back(round.received);
-  }
-  return arrivals;
-}
-
-/// What `source` receives in a round, and its way to the order (expert, source, token). As sources
-/// are numbered, what is gathered over etp lies in their order.
-void plan_receiving(const DispatchCounts& counts, int source, std::int64_t index,
-                    std::int64_t budget, DispatchRound& round) {
-  const Arrivals arrivals = plan_experts(counts, source % counts.ep, index, budget, round);
-  const auto first_of = [&](int etp_rank) { return arrivals.rows.begin() + etp_rank * counts.ep; };
-  const auto own = first_of(source / counts.ep);
-  round.receive_rows.assign(own, own + counts.ep);
-  for (int t = 0; t < counts.etp; ++t) {
-    round.gather_rows.push_back(std::accumulate(first_of(t), first_of(t + 1), std::int64_t{0}));
-  }
-  round.arrived = round.gather_rows[static_cast<std::size_t>(source / counts.ep)];
-  std::int64_t gathered = 0;
-  for (std::size_t s = 0; s < arrivals.rows.size(); ++s) {
-    for (const DispatchChunk& chunk : arrivals.chunks[s]) {
-      round.to_local.push_back({gathered + chunk.from, chunk.to, chunk.rows});
-    }
-    gathered += arrivals.rows[s];
-  }
+  plan.at_home = round.first_sent + round.sent;
 }
 
 }  // namespace
@@ -128,16 +120,25 @@ DispatchRounds plan_dispatch(const DispatchCounts& counts, int source, std::int6
 
   DispatchRounds plan;
   plan.rounds.resize(static_cast<std::size_t>(rounds));
-  std::int64_t sent = 0;
   for (std::int64_t index = 0; index < rounds; ++index) {
     DispatchRound& round = plan.rounds[static_cast<std::size_t>(index)];
-    round.first_sent = sent;
-    plan_sending(counts, source, places, index, piece, plan);
     plan_receiving(counts, source, index, piece, round);
-    sent += round.sent;
+    plan_sending(counts, source, places, index, piece, plan);
     plan.largest = std::max(plan.largest, round.received);
   }
   return plan;
+}
+
+RowBlocks without(RowBlocks blocks, int rank) {
+  blocks[static_cast<std::size_t>(rank)].clear();
+  return blocks;
+}
+
+RowBlocks counted_from(std::int64_t first, RowBlocks blocks) {
+  for (std::vector<RowBlock>& of_rank : blocks) {
+    for (RowBlock& block : of_rank) block.first -= first;
+  }
+  return blocks;
 }
 
 }  // namespace konclave

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "comm/row_blocks.hpp"
+
 #include <cstdint>
 #include <vector>
 
@@ -27,24 +29,34 @@ struct DispatchChunk {
   std::int64_t from = 0, to = 0, rows = 0;  ///< first row before, first row after
 };
 
-/// One exchange of rows between the ranks, seen from one of them: rows arrive over ep, and what
-/// arrived at each of the ranks of etp is gathered by all of them.
+/// One exchange of rows between the ranks, seen from one of them: rows arrive over ep in the order
+/// (expert, rank of ep, token), and what arrived at each of the ranks of etp is gathered by all of
+/// them in local order, (expert, source, token). All rows come to their place at once, and go home
+/// from there: both sides know each block.
+///
+/// At home a row has a place in one order of all rounds. Rows for this rank itself stay where they
+/// are wherever possible (`own_stays`): the places of a round then begin with all the rows that
+/// arrive, in their order, of which only the own ones are at home, and the rows that are sent
+/// follow. Else, with several rounds and ranks of ep, the own rows are sent like the others.
 struct DispatchRound {
-  std::int64_t first_sent = 0, sent = 0;     ///< rows in the order of sending
-  std::int64_t arrived = 0, received = 0;    ///< rows over ep, and in all
-  std::vector<std::int64_t> send_rows;       ///< to each rank of ep
-  std::vector<std::int64_t> receive_rows;    ///< from each rank of ep
-  std::vector<std::int64_t> gather_rows;     ///< from each rank of etp: what arrived there
+  bool own_stays = false;
+  std::int64_t first_arrived = 0;  ///< place at home of those that arrive, if own ones stay
+  std::int64_t first_sent = 0;     ///< place at home of those that are sent
+  std::int64_t sent = 0, arrived = 0, received = 0;  ///< rows; the last in all, over etp too
+  RowBlocks home;     ///< at home, to each rank of ep and back from it; those that stay are in it
+  RowBlocks arrival;  ///< in the order of arrival, from each rank of ep; likewise
+  RowBlocks local;    ///< in local order, from each rank of etp: what arrived there
   std::vector<std::int64_t> expert_offsets;  ///< (L+1), rows of each local expert
-  std::vector<DispatchChunk> to_local;       ///< order of arrival -> (expert, source, token)
 };
 
-/// The whole way: rows go round by round, in each round to rank 0 of ep first, and to each rank in
-/// the order of experts and tokens.
+/// The whole way.
 struct DispatchRounds {
   std::vector<DispatchRound> rounds;
-  std::vector<DispatchChunk> to_send;  ///< (expert, token) -> order of sending
-  std::int64_t largest = 0;            ///< most rows that this rank receives in a round
+  /// (expert, token) -> order at home. With one round an expert's rows stay together: one chunk for
+  /// each of the experts, without rows where it has none.
+  std::vector<DispatchChunk> to_home;
+  std::int64_t at_home = 0;  ///< places there: rows sent, and those that arrive where own ones stay
+  std::int64_t largest = 0;  ///< most rows that this rank receives in a round
 };
 
 /// Plans the exchange for source `source`; every source plans the same number of rounds. The rows
@@ -52,5 +64,10 @@ struct DispatchRounds {
 /// `budget` rows, one for each round; without a budget (0) there is one round. Arithmetic alone:
 /// experts x sources numbers are looked at.
 DispatchRounds plan_dispatch(const DispatchCounts& counts, int source, std::int64_t budget);
+
+/// Blocks of rows without those of one rank.
+RowBlocks without(RowBlocks blocks, int rank);
+/// Places counted from another one on.
+RowBlocks counted_from(std::int64_t first, RowBlocks blocks);
 
 }  // namespace konclave

@@ -93,6 +93,13 @@ void MoeLayer::forward(const Context& context, const MoeStep& step, const AnyIn&
   }
 }
 
+void MoeLayer::move_input(Saved& saved, const AnyIn& x) const {
+  saved.x = x;
+  router_.move_input(saved.router, x);
+  saved.shared.x = x;
+  saved.shared.mlp.x = x;
+}
+
 void MoeLayer::backward(const Context& context, const Saved& saved, const AnyIn& dy,
                         const AnyView& dx) const {
   const ArenaScope scope(context.scratch);

@@ -52,6 +52,8 @@ class MoeLayer {
   /// Overwrites y. `x` has to live until backward.
   void forward(const Context& context, const MoeStep& step, const AnyIn& x, const AnyIn& residual,
                Saved& saved, const AnyView& y) const;
+  /// For backward, where the input of forward is now, if not where it was.
+  void move_input(Saved& saved, const AnyIn& x) const;
   /// Overwrites dx, which may be dy, with the gradient by x alone; adds to the parameters'
   /// gradients. Once for each forward, as Experts.
   void backward(const Context& context, const Saved& saved, const AnyIn& dy,

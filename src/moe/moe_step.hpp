@@ -62,6 +62,20 @@ struct RoutingState {
   View2<const double> previous_load;
 };
 
+/// With moe.global_aux_counts = "running": assignments that the scores alone would make, of each
+/// expert in each MoE layer, from the first micro-batch of a step to this one, with those of the
+/// same place in the step that the ranks of dp have. Noted in forward, which passes the
+/// micro-batches of a layer in their order; there still where it is done again for backward.
+struct RunningCounts {
+  View2<double> sums;   ///< (micro-batches L, E), L MoE layers of the whole model
+  int layers = 0;       ///< L
+  int micro_batch = 0;  ///< number of the micro-batch in the step, from 0 on
+
+  KOKKOS_INLINE_FUNCTION std::int64_t row(int layer) const {
+    return std::int64_t{micro_batch} * layers + layer;
+  }
+};
+
 /// The experts of all tokens that this rank's micro-batches of a step have, outside of the routers:
 /// noted there as they are chosen, or taken from there instead (moe.replay).
 struct ExpertChoices {
@@ -79,6 +93,7 @@ struct MoeStep {
   BalanceScale scale;
   MoeStatistics statistics;
   RoutingState state;
+  RunningCounts running;
   ExpertChoices choices;
   /// In evaluation nothing is random, dropped or balanced.
   bool training = false;

@@ -73,6 +73,7 @@ Router::Router(const std::string& name, int hidden, double init_std, DType type,
       noise_(name, config),
       type_(config.router_dtype == "fp64" ? DType::fp64 : accum_type(type)),
       sharing_(groups.tp_cp),
+      dp_(groups.dp),
       weight_({name + ".weight", {config.num_experts, hidden}, accum_type(type), init_std},
               Placement::outside({config.num_experts, hidden}, TensorParallel(groups)), storage) {}
 
@@ -119,7 +120,7 @@ RoutingPlan Router::forward(const Context& context, const AnyIn& x, const MoeSte
   saved.weights = routed.weights;
   saved.experts = chosen;
   saved.sequence_offsets = step.windows.sequence_offsets;
-  saved.balance = balance(context, config_, *sharing_, step, statistics, type_, layer);
+  saved.balance = balance(context, config_, *sharing_, *dp_, step, statistics, type_, layer);
 
   const AnyIn weights =
       in_type(context, keep, weight_.spec().type,
@@ -133,6 +134,10 @@ RoutingPlan Router::forward(const Context& context, const AnyIn& x, const MoeSte
   return make_routing_plan(context, config_.num_experts,
                            uniform_offsets(context, tokens, config_.top_k),
                            View1<const int>(chosen.data(), chosen.size()), weights);
+}
+
+void Router::move_input(Saved& saved, const AnyIn& x) const {
+  if (!noise_.jitters(saved.step)) saved.x = x;  // what is jittered is kept itself
 }
 
 void Router::backward(const Context& context, const Saved& saved, const AnyIn& dweights,

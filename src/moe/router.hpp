@@ -43,6 +43,9 @@ class Router {
   RoutingPlan forward(const Context& context, const AnyIn& x, const MoeStep& step, int layer,
                       Saved& saved) const;
 
+  /// For backward, where the input of forward is now, if not where it was.
+  void move_input(Saved& saved, const AnyIn& x) const;
+
   /// Adds to dx (T,H) what reaches the input through the weights (dweights (A), the order of the
   /// plan's assignments) and through the auxiliary and z-losses.
   void backward(const Context& context, const Saved& saved, const AnyIn& dweights,
@@ -55,7 +58,7 @@ class Router {
   ops::RouteRule rule_;
   RouterNoise noise_;
   DType type_;
-  Groups::Group sharing_;
+  Groups::Group sharing_, dp_;
   Parameter weight_;
 };
 

@@ -1,51 +1,55 @@
 #include "moe/router_products.hpp"
 
+#include "moe/router_cut.hpp"
+#include "ops/columns.hpp"
 #include "ops/elementwise.hpp"
-#include "ops/rows.hpp"
 
 #include <algorithm>
+#include <vector>
 
 namespace konclave {
 
 namespace {
 
-std::int64_t bytes_of(DType type) { return static_cast<std::int64_t>(size_of(type)); }
-
-/// Rows that are widened at a time. Each block meets the whole weight and its gradient: where these
-/// stay near, blocks do too; where they cannot, there are few blocks.
-std::int64_t rows_at_once(std::int64_t hidden, std::int64_t experts, DType rows, DType type,
-                          std::int64_t tokens) {
-  constexpr std::int64_t kMultiple = 32, kFar = 1024;
-  if (rows == type || !ops::kHostExecution) return std::max<std::int64_t>(1, tokens);
-  const std::int64_t row = hidden * bytes_of(type);
-  if (experts * row > ops::kNearBytes) return kFar;
-  const std::int64_t fit = ops::kNearBytes / 2 / row;
-  return std::clamp<std::int64_t>(fit / kMultiple * kMultiple, kMultiple, kFar);
+RouterProduct product_of(const AnyIn& x, const AnyIn& logits) {
+  return {x.extent(0), x.extent(1), logits.extent(1), x.type(), logits.type()};
 }
 
-/// f(first, count) for blocks of rows, in order; none for no rows.
-template <typename F> void for_blocks(std::int64_t tokens, std::int64_t at_once, const F& f) {
-  for (std::int64_t first = 0; first < tokens; first += at_once) {
-    f(first, std::min(at_once, tokens - first));
+/// f(first, count) for pieces of a range, in order; none for nothing.
+template <typename F> void for_pieces(std::int64_t size, std::int64_t at_once, const F& f) {
+  for (std::int64_t first = 0; first < size; first += at_once) {
+    f(first, std::min(at_once, size - first));
   }
 }
 
-/// The weight in a type for one kind of product: the parameter's own form, or one made for now.
+/// Columns of some rows in a type: themselves where nothing is to be done. Memory is scratch.
+AnyIn columns_of(const Context& context, const AnyIn& x, DType type, std::int64_t first,
+                 std::int64_t count) {
+  if (count == x.extent(1)) return in_type(context, context.scratch, type, x);
+  const AnyView strip = context.scratch.make(type, x.extent(0), count);
+  ops::copy_columns(context.exec, x, first, strip, 0, count);
+  return strip;
+}
+
+/// Columns of the weight in a type for one kind of product: all of them may be the parameter's own
+/// form, others are made for now.
 struct TypedWeight {
   GemmShape shape;
   PreparedWeight made;
   const PreparedWeight* prepared = nullptr;
 
   /// Memory is scratch.
-  TypedWeight(const Context& context, const Parameter& weight, GemmKind kind, DType type)
+  TypedWeight(const Context& context, const Parameter& weight, GemmKind kind, DType type,
+              std::int64_t first, std::int64_t count)
       : shape(weight.gemm_shape(kind)) {
-    const bool as_kept = shape.type == type;
+    const bool as_kept = shape.type == type && count == shape.in;
     shape.type = shape.result = type;
     if (as_kept) {
       prepared = &weight.prepared(kind);
       return;
     }
-    const AnyIn wide = in_type(context, context.scratch, type, weight.value());
+    shape.in = static_cast<int>(count);
+    const AnyIn wide = columns_of(context, weight.value(), type, first, count);
     made = {wide};
     const WeightForm form = context.operations.form(shape, 0);
     if (!form.as_stored()) {
@@ -58,18 +62,57 @@ struct TypedWeight {
   const PreparedWeight* operand() const { return prepared != nullptr ? prepared : &made; }
 };
 
-/// dx += dl W, for some rows.
+/// dx[:, first ..] += dl W, for some rows.
 void add_data_gradient(const Context& context, const TypedWeight& weight, const AnyIn& dl,
-                       const AnyView& dx) {
+                       const AnyView& dx, std::int64_t first) {
   const ArenaScope scope(context.scratch);
   GemmShape shape = weight.shape;
-  shape.accumulate = dx.type() == dl.type();
+  shape.accumulate = dx.type() == dl.type() && shape.in == dx.extent(1);
   const AnyView product =
-      shape.accumulate ? dx : context.scratch.make(dl.type(), dx.extent(0), dx.extent(1));
+      shape.accumulate ? dx : context.scratch.make(dl.type(), dx.extent(0), shape.in);
   context.operations.gemm(context.exec, shape, {dl, weight.operand(), {}, product, {}});
   if (shape.accumulate) return;
-  ops::add(context.exec, dx, in_type(context, context.scratch, accum_type(dx.type()), product), dx);
+  ops::add_columns(context.exec, in_type(context, context.scratch, accum_type(dx.type()), product),
+                   dx, first);
 }
+
+/// Where the gradient of some columns of the weight is added up: the parameter's own memory, where
+/// that has the type and they are all, else scratch that `finish` adds to it.
+class ColumnGradient {
+ public:
+  ColumnGradient(const Context& context, const Parameter& weight, DType type, std::int64_t first,
+                 std::int64_t count)
+      : context_(context), weight_(weight), first_(first) {
+    shape_ = weight.gemm_shape(GemmKind::weight_gradient);
+    in_place_ = type == weight.spec().type && count == shape_.in;
+    if (in_place_) shape_ = weight.next_gradient_shape();
+    gradient_ = in_place_ ? weight.grad() : context.scratch.make(type, shape_.out, count);
+    if (in_place_) return;
+    shape_.in = static_cast<int>(count);
+    shape_.type = shape_.result = type;
+    shape_.accumulate = false;
+  }
+
+  /// Adds dl^T x, for some rows.
+  void add(const AnyIn& dl, const AnyIn& x) {
+    context_.operations.gemm(context_.exec, shape_, {dl, nullptr, x, gradient_, {}});
+    shape_.accumulate = true;
+  }
+  void finish() const {
+    if (in_place_) return;
+    const AnyView& whole = weight_.grad_to_add_to(context_.exec);
+    ops::add_columns(context_.exec, in_type(context_, context_.scratch, whole.type(), gradient_),
+                     whole, first_);
+  }
+
+ private:
+  const Context& context_;
+  const Parameter& weight_;
+  std::int64_t first_;
+  GemmShape shape_;
+  bool in_place_ = false;
+  AnyView gradient_;
+};
 
 }  // namespace
 
@@ -84,63 +127,44 @@ AnyIn in_type(const Context& context, Arena& memory, DType type, const AnyIn& x)
 void router_logits(const Context& context, const Parameter& weight, const AnyIn& x,
                    const AnyView& l) {
   const ArenaScope scope(context.scratch);
-  const TypedWeight typed(context, weight, GemmKind::forward, l.type());
-  const std::int64_t tokens = x.extent(0);
-  const std::int64_t at_once = rows_at_once(x.extent(1), l.extent(1), x.type(), l.type(), tokens);
-  for_blocks(tokens, at_once, [&](std::int64_t first, std::int64_t count) {
-    const ArenaScope block(context.scratch);
-    const AnyIn rows = in_type(context, context.scratch, l.type(), x.slice(first, count));
-    context.operations.gemm(context.exec, typed.shape,
-                            {rows, typed.operand(), {}, l.slice(first, count), {}});
+  const RouterCut cut = forward_cut(product_of(x, l));
+  std::vector<TypedWeight> strips;
+  for_pieces(x.extent(1), cut.columns, [&](std::int64_t first, std::int64_t count) {
+    strips.emplace_back(context, weight, GemmKind::forward, l.type(), first, count);
+  });
+  for_pieces(x.extent(0), cut.rows, [&](std::int64_t first, std::int64_t count) {
+    std::int64_t column = 0;
+    for (TypedWeight& strip : strips) {
+      const ArenaScope piece(context.scratch);
+      const AnyIn rows =
+          columns_of(context, x.slice(first, count), l.type(), column, strip.shape.in);
+      strip.shape.accumulate = column > 0;
+      context.operations.gemm(context.exec, strip.shape,
+                              {rows, strip.operand(), {}, l.slice(first, count), {}});
+      column += strip.shape.in;
+    }
   });
 }
 
 void add_router_gradients(const Context& context, const Parameter& weight, const AnyIn& dl,
                           const AnyIn& x, const AnyView& dx) {
-  const ArenaScope scope(context.scratch);
-  const DType type = dl.type(), kept = weight.spec().type;
-  const TypedWeight typed(context, weight, GemmKind::data_gradient, type);
-  const bool in_place = type == kept;
-  GemmShape shape =
-      in_place ? weight.next_gradient_shape() : weight.gemm_shape(GemmKind::weight_gradient);
-  const AnyView gradient =
-      in_place ? weight.grad() : context.scratch.make(type, shape.out, shape.in);
-  if (!in_place) {
-    shape.type = shape.result = type;
-    shape.accumulate = false;
-  }
-  const std::int64_t tokens = x.extent(0);
-  const auto add_rows = [&](std::int64_t first, std::int64_t count) {
-    const ArenaScope block(context.scratch);
-    const AnyIn d_logits = dl.slice(first, count);
-    const AnyIn rows = in_type(context, context.scratch, type, x.slice(first, count));
-    context.operations.gemm(context.exec, shape, {d_logits, nullptr, rows, gradient, {}});
-    shape.accumulate = true;
-    add_data_gradient(context, typed, d_logits, dx.slice(first, count));
-  };
-  // No rows make a gradient of zeros.
-  if (tokens == 0) add_rows(0, 0);
-  for_blocks(tokens, rows_at_once(shape.in, shape.out, x.type(), type, tokens), add_rows);
-  if (in_place) return;
-  const AnyView& whole = weight.grad_to_add_to(context.exec);
-  ops::add(context.exec, whole, in_type(context, context.scratch, kept, gradient), whole);
-}
-
-RouterProductBytes router_product_bytes(std::int64_t tokens, int hidden, int experts, DType rows,
-                                        DType type) {
-  const std::int64_t at_once = rows_at_once(hidden, experts, rows, type, tokens);
-  const std::int64_t narrow = tokens * hidden * bytes_of(rows);
-  const std::int64_t wide = tokens * hidden * bytes_of(type);
-  const std::int64_t weight = std::int64_t{experts} * hidden * bytes_of(type);
-  const std::int64_t blocks = tokens == 0 ? 1 : (tokens + at_once - 1) / at_once;
-  const bool weight_is_near = weight <= ops::kNearBytes;
-  const bool is_widened = rows != type;
-  // A copy is written and read again; so is the product that is added to dx.
-  const std::int64_t copy =
-      is_widened && at_once * hidden * bytes_of(type) > ops::kNearBytes ? 2 * wide : 0;
-  const std::int64_t met = weight_is_near ? 1 : blocks;
-  return {narrow + copy + met * weight,
-          3 * narrow + 2 * copy + met * weight + (2 * met - 1) * weight};
+  const DType type = dl.type();
+  const RouterCut cut = backward_cut(product_of(x, dl));
+  for_pieces(x.extent(1), cut.columns, [&](std::int64_t column, std::int64_t columns) {
+    const ArenaScope strip(context.scratch);
+    const TypedWeight typed(context, weight, GemmKind::data_gradient, type, column, columns);
+    ColumnGradient gradient(context, weight, type, column, columns);
+    const auto add_rows = [&](std::int64_t first, std::int64_t count) {
+      const ArenaScope piece(context.scratch);
+      const AnyIn d_logits = dl.slice(first, count);
+      gradient.add(d_logits, columns_of(context, x.slice(first, count), type, column, columns));
+      add_data_gradient(context, typed, d_logits, dx.slice(first, count), column);
+    };
+    // No rows make a gradient of zeros.
+    if (x.extent(0) == 0) add_rows(0, 0);
+    for_pieces(x.extent(0), cut.rows, add_rows);
+    gradient.finish();
+  });
 }
 
 }  // namespace konclave

@@ -3,11 +3,9 @@
 #include "layers/context.hpp"
 #include "layers/parameter.hpp"
 
-#include <cstdint>
-
 /// Products of a router's weight Wr (E,H), in the router's type, with rows x (T,H) that may be of a
-/// narrower one. Then they are made block by block: so many rows are widened, used and forgotten
-/// that they never leave the caches (ops::kNearBytes), and nobody keeps a wide copy of x.
+/// narrower one. Then they are made piece by piece (RouterCut): what is widened is used and
+/// forgotten before it leaves the caches, and nobody keeps a wide copy of x.
 namespace konclave {
 
 /// x itself where it has the type, else a copy from `memory`.
@@ -20,12 +18,5 @@ void router_logits(const Context& context, const Parameter& weight, const AnyIn&
 /// Shapes  dl (T,E), of the router's type   x, dx (T,H).
 void add_router_gradients(const Context& context, const Parameter& weight, const AnyIn& dl,
                           const AnyIn& x, const AnyView& dx);
-
-/// Bytes that these move besides l and dl, which are read or written as they are.
-struct RouterProductBytes {
-  std::int64_t forward = 0, backward = 0;
-};
-RouterProductBytes router_product_bytes(std::int64_t tokens, int hidden, int experts, DType rows,
-                                        DType type);
 
 }  // namespace konclave

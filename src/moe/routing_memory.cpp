@@ -11,7 +11,7 @@ RoutingMemory::RoutingMemory(const ExecSpace& exec, Arena& arena, int layers,
                              const MoeConfig& config)
     : experts_(config.num_experts),
       rate_(config.expert_bias ? config.expert_bias_update_rate : 0),
-      keeps_load_(config.balances_by("global_aux_loss")),
+      keeps_load_(config.goes_by_previous_load()),
       bias_(arena.make(DType::fp32, layers, experts_)),
       load_(arena.make(DType::fp64, layers, experts_)) {
   ops::fill_zero(exec, bias_);

@@ -1,7 +1,5 @@
 #include "moe/row_order.hpp"
 
-#include "ops/embedding.hpp"
-#include "ops/permute.hpp"
 #include "ops/rows.hpp"
 #include "tensor/host_copy.hpp"
 
@@ -14,29 +12,26 @@ bool keep_their_places(const std::vector<DispatchChunk>& chunks) {
                      [](const DispatchChunk& chunk) { return chunk.from == chunk.to; });
 }
 
-RowOrder make_row_order(const Context& context, const std::vector<DispatchChunk>& chunks,
-                        std::int64_t rows) {
+View1<const int> places_after(const Context& context, const std::vector<DispatchChunk>& chunks,
+                              std::int64_t rows) {
   std::vector<int> host;
   for (const DispatchChunk& chunk : chunks) {
     for (const std::int64_t value : {chunk.from, chunk.to, chunk.rows}) {
       host.push_back(static_cast<int>(value));
     }
   }
-  const auto from_of = context.activations.make1<int>(rows);
-  const auto to_of = context.activations.make1<int>(rows);
+  const auto places = context.activations.make1<int>(rows);
   const View1<const int> table = upload(context.exec, context.activations, host);
   Kokkos::parallel_for(
-      "konclave::moe::make_row_order",
+      "konclave::moe::places_after",
       ops::row_policy(context.exec, static_cast<std::int64_t>(chunks.size())),
       KOKKOS_LAMBDA(const ops::RowMember& team) {
         const int chunk = 3 * team.league_rank();
         const int from = table(chunk), to = table(chunk + 1);
-        ops::row_for(team, table(chunk + 2), [&](const std::int64_t i) {
-          from_of(to + i) = from + static_cast<int>(i);
-          to_of(from + i) = to + static_cast<int>(i);
-        });
+        ops::row_for(team, table(chunk + 2),
+                     [&](const std::int64_t i) { places(from + i) = to + static_cast<int>(i); });
       });
-  return {from_of, to_of};
+  return places;
 }
 
 View1<const int> compose(const Context& context, const View1<const int>& x,
@@ -46,14 +41,6 @@ View1<const int> compose(const Context& context, const View1<const int>& x,
       "konclave::moe::compose", Range(context.exec, 0, static_cast<std::int64_t>(source.size())),
       KOKKOS_LAMBDA(const std::int64_t i) { y(i) = x(source(i)); });
   return y;
-}
-
-void pick(const ExecSpace& exec, const AnyIn& x, const View1<const int>& source, const AnyView& y) {
-  if (x.rank() == 1) {
-    ops::gather_values(exec, x, source, y);
-  } else {
-    ops::gather_rows(exec, x, source, y);
-  }
 }
 
 AnyView scratch_like(const Context& context, const AnyIn& like, std::int64_t rows) {

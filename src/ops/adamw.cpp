@@ -2,7 +2,9 @@
 
 #include "tensor/kokkos.hpp"
 
+#include <bit>
 #include <cmath>
+#include <type_traits>
 
 namespace konclave::ops {
 
@@ -25,23 +27,63 @@ template <typename A> struct Rule {
         correction(static_cast<A>(1 / std::sqrt(1 - std::pow(rule.beta2, rule.step)))) {}
 };
 
-template <typename X>
+/// Moments that are kept as they are worked out.
+template <typename A> struct Exact {
+  using Kept = A;
+
+  KOKKOS_INLINE_FUNCTION void operator()(std::int64_t, A mean, A square, A& m, A& v) const {
+    m = mean;
+    v = square;
+  }
+};
+
+/// `value` rounded to bf16, up when `chance`, 16 random bits, is below what would be cut off.
+KOKKOS_INLINE_FUNCTION Bf16 round_by_chance(float value, std::uint32_t chance) {
+  Bf16 result;
+  result.bits =
+      static_cast<std::uint16_t>((std::bit_cast<std::uint32_t>(value) + (chance & 0xffffU)) >> 16);
+  return result;
+}
+
+/// One division for each element is dear: without it where all elements are one run.
+template <bool one_run> struct ByChance {
+  using Kept = Bf16;
+  ChanceRounding rounding;
+
+  KOKKOS_INLINE_FUNCTION void operator()(std::int64_t i, float mean, float square, Bf16& m,
+                                         Bf16& v) const {
+    const std::int64_t at = i + rounding.skipped;
+    const std::int64_t number =
+        rounding.first + (one_run ? at : at / rounding.run * rounding.stride + at % rounding.run);
+    // SplitMix64's finaliser: bits that have nothing to do with the values are all that is wanted.
+    std::uint64_t bits = rounding.key + static_cast<std::uint64_t>(number) * 0x9E3779B97F4A7C15U;
+    bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9U;
+    bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EBU;
+    bits ^= bits >> 31;
+    m = round_by_chance(mean, static_cast<std::uint32_t>(bits));
+    v = round_by_chance(square, static_cast<std::uint32_t>(bits >> 16));
+  }
+};
+
+template <typename X, typename Keep>
 void adamw_kernel(const ExecSpace& exec, Rule<Accum<X>> rule, View1<const Accum<X>> g,
-                  View1<Accum<X>> master, View1<Accum<X>> m, View1<Accum<X>> v, View1<X> value) {
+                  View1<Accum<X>> master, View1<typename Keep::Kept> m,
+                  View1<typename Keep::Kept> v, View1<X> value, Keep keep) {
   using A = Accum<X>;
+  using Kept = typename Keep::Kept;
   const A* gradient = g.data();
-  A *weight = master.data(), *first = m.data(), *second = v.data();
+  A* weight = master.data();
+  Kept *first = m.data(), *second = v.data();
   X* out = value.data();
   Kokkos::parallel_for(
       "konclave::ops::adamw", Range(exec, 0, static_cast<std::int64_t>(g.size())),
       KOKKOS_LAMBDA(const std::int64_t i) {
         const A slope = rule.clip * gradient[i];
-        const A mean = rule.beta1 * first[i] + rule.share1 * slope;
-        const A square = rule.beta2 * second[i] + rule.share2 * slope * slope;
+        const A mean = rule.beta1 * A(first[i]) + rule.share1 * slope;
+        const A square = rule.beta2 * A(second[i]) + rule.share2 * slope * slope;
         const A scale = math::sqrt(square) * rule.correction + rule.eps;
         const A updated = rule.keep * weight[i] - rule.rate * mean / scale;
-        first[i] = mean;
-        second[i] = square;
+        keep(i, mean, square, first[i], second[i]);
         weight[i] = updated;
         out[i] = X(updated);
       });
@@ -85,7 +127,8 @@ void squares_kernel(const ExecSpace& exec, View1<const X> x, View1<double> parti
 }  // namespace
 
 void adamw(const ExecSpace& exec, const AdamW& rule, const AnyIn& g, const AnyView& master,
-           const AnyView& m, const AnyView& v, const AnyView& value) {
+           const AnyView& m, const AnyView& v, const AnyView& value,
+           const ChanceRounding& rounding) {
   require(g.size() == master.size() && g.size() == m.size() && g.size() == v.size() &&
               g.size() == value.size(),
           "adamw: g, master, m, v and value differ in size");
@@ -93,8 +136,19 @@ void adamw(const ExecSpace& exec, const AdamW& rule, const AnyIn& g, const AnyVi
   dispatch(value.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
     using A = Accum<X>;
-    adamw_kernel<X>(exec, Rule<A>(rule), g.flat<A>(), master.flat<A>(), m.flat<A>(), v.flat<A>(),
-                    value.flat<X>());
+    const auto run = [&](auto keep) {
+      using Kept = typename decltype(keep)::Kept;
+      adamw_kernel<X>(exec, Rule<A>(rule), g.flat<A>(), master.flat<A>(), m.flat<Kept>(),
+                      v.flat<Kept>(), value.flat<X>(), keep);
+    };
+    if constexpr (std::is_same_v<A, float>) {
+      if (m.type() == DType::bf16) {
+        const bool one_run = rounding.skipped + g.size() <= rounding.run;
+        one_run ? run(ByChance<true>{rounding}) : run(ByChance<false>{rounding});
+        return;
+      }
+    }
+    run(Exact<A>{});
   });
 }
 

@@ -2,18 +2,59 @@
 
 #include "ops/rows.hpp"
 
+#include <type_traits>
+
 namespace konclave::ops {
 
 namespace {
 
+/// Asks for `count` elements from `row` on.
 template <typename X>
-void copy_kernel(const ExecSpace& exec, View2<const X> x, std::int64_t first_x, View2<X> y,
+KOKKOS_INLINE_FUNCTION void prefetch_columns(const X* row, std::int64_t count) {
+  constexpr std::int64_t kOfLine = 64 / sizeof(X);
+  for (std::int64_t i = 0; i < count; i += kOfLine) prefetch(row + i);
+}
+
+/// Columns of neighbouring rows are far from each other: they are asked for so many rows ahead.
+constexpr int kRowsAhead = 8;
+
+template <typename X, typename Y>
+void copy_kernel(const ExecSpace& exec, View2<const X> x, std::int64_t first_x, View2<Y> y,
                  std::int64_t first_y, std::int64_t count) {
+  const int rows = y.extent_int(0);
   Kokkos::parallel_for(
-      "konclave::ops::copy_columns", row_policy(exec, y.extent_int(0)),
-      KOKKOS_LAMBDA(const RowMember& team) {
+      "konclave::ops::copy_columns", row_policy(exec, rows), KOKKOS_LAMBDA(const RowMember& team) {
         const int row = team.league_rank();
-        row_copy(team, count, &x(row, first_x), &y(row, first_y));
+        const X* from = &x(row, first_x);
+        Y* to = &y(row, first_y);
+        if (row + kRowsAhead < rows) prefetch_columns(&x(row + kRowsAhead, first_x), count);
+        if constexpr (std::is_same_v<X, Y>) {
+          row_copy(team, count, from, to);
+        } else {
+          row_tiles(team, count, [&](auto tile, std::int64_t i) {
+            Y part[tile];
+            for (int l = 0; l < tile; ++l) part[l] = Y(from[i + l]);
+            for (int l = 0; l < tile; ++l) to[i + l] = part[l];
+          });
+        }
+      });
+}
+
+template <typename Y>
+void add_kernel(const ExecSpace& exec, View2<const Accum<Y>> x, View2<Y> y, std::int64_t first_y) {
+  const std::int64_t count = x.extent_int(1);
+  const int rows = y.extent_int(0);
+  Kokkos::parallel_for(
+      "konclave::ops::add_columns", row_policy(exec, rows), KOKKOS_LAMBDA(const RowMember& team) {
+        const int row = team.league_rank();
+        const Accum<Y>* from = &x(row, 0);
+        Y* to = &y(row, first_y);
+        if (row + kRowsAhead < rows) prefetch_columns(&y(row + kRowsAhead, first_y), count);
+        row_tiles(team, count, [&](auto tile, std::int64_t i) {
+          Accum<Y> sum[tile];
+          for (int l = 0; l < tile; ++l) sum[l] = Accum<Y>(to[i + l]) + from[i + l];
+          for (int l = 0; l < tile; ++l) to[i + l] = Y(sum[l]);
+        });
       });
 }
 
@@ -36,9 +77,24 @@ void copy_columns(const ExecSpace& exec, const AnyIn& x, std::int64_t first_x, c
           "copy_columns: " + std::to_string(count) + " columns from " + std::to_string(first_x) +
               " of " + x.describe() + " to " + std::to_string(first_y) + " of " + y.describe());
   if (count == 0 || x.empty()) return;
+  dispatch(x.type(), [&](auto from) {
+    using X = typename decltype(from)::type;
+    dispatch(y.type(), [&](auto to) {
+      using Y = typename decltype(to)::type;
+      copy_kernel<X, Y>(exec, x.as2<X>(), first_x, y.as2<Y>(), first_y, count);
+    });
+  });
+}
+
+void add_columns(const ExecSpace& exec, const AnyIn& x, const AnyView& y, std::int64_t first_y) {
+  require(x.extent(0) == y.extent(0) && x.type() == accum_type(y.type()) &&
+              has_columns(y, first_y, x.extent(1)),
+          "add_columns: " + x.describe() + " to columns from " + std::to_string(first_y) + " of " +
+              y.describe());
+  if (x.empty()) return;
   dispatch(y.type(), [&](auto tag) {
-    using X = typename decltype(tag)::type;
-    copy_kernel<X>(exec, x.as2<X>(), first_x, y.as2<X>(), first_y, count);
+    using Y = typename decltype(tag)::type;
+    add_kernel<Y>(exec, x.as2<Accum<Y>>(), y.as2<Y>(), first_y);
   });
 }
 

@@ -5,8 +5,10 @@
 #include "ops/grouped_gemm.hpp"
 #include "tensor/arena.hpp"
 
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace konclave {
@@ -38,6 +40,10 @@ class Operations {
  public:
   /// Throws Error(deck) when `config` names a backend that is not built.
   Operations(OpTable table, BackendConfig config, MemoryAccount& account);
+
+  /// Called behind each product and each attention from now on: the points at which communication
+  /// that is under way gets on, where only calls into its library move it.
+  void set_pause(std::function<void(const ExecSpace&)> pause) { pause_ = std::move(pause); }
 
   /// The form that a weight is wanted in for a product; `experts` is 0 for a plain weight.
   WeightForm form(const GemmShape& shape, int experts);
@@ -77,6 +83,7 @@ class Operations {
   std::map<GroupedGemmShape, const GroupedGemmOffer*> grouped_gemm_;
   std::map<AttentionShape, const AttentionOffer*> attention_;
   std::vector<BackendChoice> choices_;
+  std::function<void(const ExecSpace&)> pause_;
 };
 
 }  // namespace konclave

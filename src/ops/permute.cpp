@@ -72,41 +72,64 @@ void place_rows(const ExecSpace& exec, View1<const int> experts, View1<const int
       });
 }
 
-/// RowValues of a type; no memory: no values.
-template <typename A> struct TypedValues {
-  const A* from;
-  A* to;
+/// RowPlaces in a kernel.
+struct PlaceOf {
+  const int *row_of, *experts, *shift;
 
-  explicit TypedValues(const RowValues& values)
-      : from(values.to.empty() ? nullptr : values.from.as1<A>().data()),
-        to(values.to.empty() ? nullptr : values.to.as1<A>().data()) {}
+  explicit PlaceOf(const RowPlaces& places)
+      : row_of(places.row_of.data()),
+        experts(places.shift.size() == 0 ? nullptr : places.experts.data()),
+        shift(places.shift.data()) {}
+
+  KOKKOS_INLINE_FUNCTION int operator()(int a) const {
+    return experts == nullptr ? row_of[a] : row_of[a] + shift[experts[a]];
+  }
+};
+
+/// RowTarget of a type; no memory: no values.
+template <typename X> struct TypedTarget {
+  int first, count;
+  X* rows;
+  Accum<X>* values;
+
+  TypedTarget(std::int64_t from, const AnyView& y, const AnyView& of_rows)
+      : first(static_cast<int>(from)),
+        count(y.empty() ? 0 : static_cast<int>(y.extent(0))),
+        rows(y.empty() ? nullptr : y.as2<X>().data()),
+        values(of_rows.empty() ? nullptr : of_rows.as1<Accum<X>>().data()) {}
+
+  KOKKOS_INLINE_FUNCTION bool has(int place) const {
+    return place >= first && place - first < count;
+  }
 };
 
 template <typename X>
 void permute_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> token_offsets,
-                    View1<const int> row_of, int first, View2<X> y, TypedValues<Accum<X>> values) {
+                    PlaceOf place_of, TypedTarget<X> one, TypedTarget<X> other,
+                    const Accum<X>* values) {
   const std::int64_t hidden = x.extent_int(1);
-  const int rows = y.extent_int(0);
   Kokkos::parallel_for(
       "konclave::ops::permute_rows", row_policy(exec, x.extent_int(0)),
       KOKKOS_LAMBDA(const RowMember& team) {
         const int t = team.league_rank();
         for (int a = token_offsets(t); a < token_offsets(t + 1); ++a) {
-          const int row = row_of(a) - first;
-          if (row < 0 || row >= rows) continue;
-          row_copy(team, hidden, &x(t, 0), &y(row, 0));
-          if (values.to == nullptr) continue;
-          Kokkos::single(Kokkos::PerTeam(team), [&] { values.to[row] = values.from[a]; });
+          const int place = place_of(a);
+          if (!one.has(place) && !other.has(place)) continue;
+          const TypedTarget<X>& to = one.has(place) ? one : other;
+          const int row = place - to.first;
+          row_copy(team, hidden, &x(t, 0), to.rows + row * hidden);
+          if (to.values == nullptr) continue;
+          Kokkos::single(Kokkos::PerTeam(team), [&] { to.values[row] = values[a]; });
         }
       });
 }
 
 template <typename X>
 void combine_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> token_offsets,
-                    View1<const int> row_of, const X* residual, View2<X> y,
-                    TypedValues<Accum<X>> values) {
+                    PlaceOf place_of, int assignments, const X* residual, View2<X> y,
+                    const Accum<X>* values, Accum<X>* of_assignments) {
   using A = Accum<X>;
-  const std::int64_t hidden = y.extent_int(1), assignments = row_of.extent_int(0);
+  const std::int64_t hidden = y.extent_int(1);
   Kokkos::parallel_for(
       "konclave::ops::combine_rows", row_policy(exec, y.extent_int(0)),
       KOKKOS_LAMBDA(const RowMember& team) {
@@ -119,8 +142,8 @@ void combine_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> to
         row_tiles(team, hidden, [&](auto tile, std::int64_t h) {
           A sum[tile] = {};
           for (int a = first; a < last; ++a) {
-            const X* row = &x(row_of(a), h);
-            prefetch(&x(row_of(a + ahead), h));
+            const X* row = &x(place_of(a), h);
+            prefetch(&x(place_of(a + ahead), h));
             for (int l = 0; l < tile; ++l) sum[l] += A(row[l]);
           }
           if (pass != nullptr) {
@@ -128,9 +151,11 @@ void combine_kernel(const ExecSpace& exec, View2<const X> x, View1<const int> to
           }
           for (int l = 0; l < tile; ++l) out[h + l] = X(sum[l]);
         });
-        if (values.to == nullptr) return;
-        row_for(team, last - first,
-                [&](std::int64_t i) { values.to[first + i] = values.from[row_of(first + i)]; });
+        if (of_assignments == nullptr) return;
+        row_for(team, last - first, [&](std::int64_t i) {
+          const int a = first + static_cast<int>(i);
+          of_assignments[a] = values[place_of(a)];
+        });
       });
 }
 
@@ -174,50 +199,65 @@ std::int64_t permutation_bytes(std::int64_t tokens, std::int64_t assignments, in
 }
 
 std::int64_t permute_bytes(std::int64_t tokens, std::int64_t assignments, std::int64_t hidden,
-                           DType type, bool with_values) {
+                           DType type, PermuteExtras with) {
   const auto value = static_cast<std::int64_t>(size_of(accum_type(type)));
   return (assignments + tokens) * (bytes_of_row(hidden, type) + kIndexBytes) + kIndexBytes +
-         (with_values ? 2 * assignments * value : 0);
+         (with.values ? 2 * assignments * value : 0) +
+         (with.shifts ? assignments * kIndexBytes : 0);
 }
 
-std::int64_t reorder_bytes(std::int64_t rows, std::int64_t hidden, DType type) {
-  return rows * (2 * bytes_of_row(hidden, type) + kIndexBytes);
+namespace {
+
+bool are_places(const RowPlaces& places) {
+  return places.shift.size() == 0 || places.experts.size() == places.row_of.size();
 }
+
+/// Rows of y, and a value for each of them or none.
+bool is_target(const AnyView& y, const AnyView& values, const AnyIn& x) {
+  return y.empty() || (y.type() == x.type() && y.extent(1) == x.extent(1) &&
+                       (values.empty() || values.size() == y.extent(0)));
+}
+
+}  // namespace
 
 void permute_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
-                  const View1<const int>& row_of, std::int64_t first, const AnyView& y,
-                  const RowValues& values) {
+                  const RowPlaces& places, std::int64_t first, const AnyView& y,
+                  const RowValues& values, const RowTarget& other) {
+  const bool has_values = !values.to.empty() || !other.values.empty();
   require(
-      x.extent(1) == y.extent(1) &&
+      is_target(y, values.to, x) && is_target(other.rows, other.values, x) && are_places(places) &&
           static_cast<std::int64_t>(token_offsets.size()) == x.extent(0) + 1 &&
-          first + y.extent(0) <= static_cast<std::int64_t>(row_of.size()) &&
-          (values.to.empty() || (values.to.size() == y.extent(0) &&
-                                 values.from.size() == static_cast<std::int64_t>(row_of.size()))),
-      "permute_rows: want x (T,H), token_offsets (T+1), row_of (A), y (R,H), first + R <= A, "
-      "values (A) to (R)");
-  if (y.empty()) return;
-  dispatch(y.type(), [&](auto tag) {
+          (!has_values || values.from.size() == places.assignments()),
+      "permute_rows: want x (T,H), token_offsets (T+1), places (A), y (R,H), values (A) to (R)");
+  if (y.empty() && other.rows.empty()) return;
+  dispatch(x.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
-    permute_kernel<X>(exec, x.as2<X>(), token_offsets, row_of, static_cast<int>(first), y.as2<X>(),
-                      TypedValues<Accum<X>>(values));
+    const Accum<X>* from = has_values ? values.from.as1<Accum<X>>().data() : nullptr;
+    permute_kernel<X>(exec, x.as2<X>(), token_offsets, PlaceOf(places),
+                      TypedTarget<X>(first, y, values.to),
+                      TypedTarget<X>(other.first, other.rows, other.values), from);
   });
 }
 
 void combine_rows(const ExecSpace& exec, const AnyIn& x, const View1<const int>& token_offsets,
-                  const View1<const int>& row_of, const AnyIn& residual, const AnyView& y,
+                  const RowPlaces& places, const AnyIn& residual, const AnyView& y,
                   const RowValues& values) {
-  require(x.extent(1) == y.extent(1) && x.extent(0) == static_cast<std::int64_t>(row_of.size()) &&
+  require(x.extent(1) == y.extent(1) && are_places(places) &&
               static_cast<std::int64_t>(token_offsets.size()) == y.extent(0) + 1 &&
               (residual.empty() || same_shape(residual, y)) &&
               (values.to.empty() ||
-               (values.to.size() == x.extent(0) && values.from.size() == x.extent(0))),
-          "combine_rows: want x (A,H), token_offsets (T+1), row_of, values (A), residual, y (T,H)");
+               (values.to.size() == places.assignments() && values.from.size() == x.extent(0))),
+          "combine_rows: want x (R,H), token_offsets (T+1), places (A), residual, y (T,H), values "
+          "(R) to (A)");
   if (y.empty()) return;
   dispatch(y.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
     const X* pass = residual.empty() ? nullptr : residual.as2<X>().data();
-    combine_kernel<X>(exec, x.as2<X>(), token_offsets, row_of, pass, y.as2<X>(),
-                      TypedValues<Accum<X>>(values));
+    const bool has_values = !values.to.empty();
+    combine_kernel<X>(exec, x.as2<X>(), token_offsets, PlaceOf(places),
+                      static_cast<int>(places.assignments()), pass, y.as2<X>(),
+                      has_values ? values.from.as1<Accum<X>>().data() : nullptr,
+                      has_values ? values.to.as1<Accum<X>>().data() : nullptr);
   });
 }
 

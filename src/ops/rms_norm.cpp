@@ -11,6 +11,14 @@ constexpr std::int64_t kBlockRows = 16;
 
 std::int64_t blocks_of(std::int64_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
 
+/// out = in * scale * weight: the same bits in forward and when it is done again.
+template <typename X>
+KOKKOS_INLINE_FUNCTION void scale_row(const RowMember& team, std::int64_t hidden, const X* in,
+                                      Accum<X> scale, const Accum<X>* weight, X* out) {
+  using A = Accum<X>;
+  row_for(team, hidden, [=](std::int64_t h) { out[h] = X(A(in[h]) * scale * weight[h]); });
+}
+
 /// The row that is normalised, x + addend, is written to `sum` on the way.
 template <typename X> struct Sum {
   const X* addend = nullptr;
@@ -45,8 +53,21 @@ void forward_kernel(const ExecSpace& exec, View2<const X> x, Sum<X> added, View1
         }
         const A scale = 1 / math::sqrt(squares / static_cast<A>(hidden) + eps);
         Kokkos::single(Kokkos::PerTeam(team), [&] { r(t) = scale; });
-        row_for(team, hidden,
-                [=](std::int64_t h) { out[h] = X(A(normed[h]) * scale * weight[h]); });
+        scale_row(team, hidden, normed, scale, weight, out);
+      });
+}
+
+template <typename X>
+void again_kernel(const ExecSpace& exec, View2<const X> x, View1<const Accum<X>> w,
+                  View1<const Accum<X>> r, View2<X> y) {
+  using A = Accum<X>;
+  const std::int64_t hidden = x.extent_int(1);
+  const A* weight = w.data();
+  Kokkos::parallel_for(
+      "konclave::ops::rms_norm_again", row_policy(exec, x.extent_int(0)),
+      KOKKOS_LAMBDA(const RowMember& team) {
+        const std::int64_t t = team.league_rank();
+        scale_row(team, hidden, &x(t, 0), r(t), weight, &y(t, 0));
       });
 }
 
@@ -126,6 +147,18 @@ void add_rms_norm_forward(const ExecSpace& exec, const AnyIn& x, const AnyIn& ad
   dispatch(x.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
     forward<X>(exec, x, {addend.as2<X>().data(), sum.as2<X>().data()}, w, eps, r, y);
+  });
+}
+
+void rms_norm_again(const ExecSpace& exec, const AnyIn& x, const AnyIn& w, const AnyIn& r,
+                    const AnyView& y) {
+  require(same_shape(x, y) && w.extent(0) == x.extent(1) && r.extent(0) == x.extent(0),
+          "rms_norm_again: want x, y (T,H), w (H), r (T)");
+  if (x.empty()) return;
+  dispatch(x.type(), [&](auto tag) {
+    using X = typename decltype(tag)::type;
+    using A = Accum<X>;
+    again_kernel<X>(exec, x.as2<X>(), w.as1<A>(), r.as1<A>(), y.as2<X>());
   });
 }
 

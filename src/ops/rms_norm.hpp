@@ -19,6 +19,10 @@ void add_rms_norm_forward(const ExecSpace& exec, const AnyIn& x, const AnyIn& ad
                           const AnyIn& w, double eps, const AnyView& sum, const AnyView& r,
                           const AnyView& y);
 
+/// y of x once more, to the same bits, by the r that rms_norm_forward has left. y may be x.
+void rms_norm_again(const ExecSpace& exec, const AnyIn& x, const AnyIn& w, const AnyIn& r,
+                    const AnyView& y);
+
 /// With g = dy w:  dx[t,h] = residual[t,h] + r (g[t,h] - x[t,h] r^2 mean over h of g x),
 ///                 dw[h] += sum over t of dy[t,h] x[t,h] r[t]
 ///

@@ -4,54 +4,54 @@
 #include "base/fault.hpp"
 #include "ops/elementwise.hpp"
 
-#include <numeric>
+#include <algorithm>
 #include <vector>
 
 namespace konclave {
 
-namespace {
-
-AnyView flattened(const AnyView& view) {
-  return {view.type(), view.data(), {view.size(), 1, 1}, 1};
-}
-
-/// y = x[0] + x[1] + ... in this order, rounded once.   Shapes  x (R, elements of y)   y (any).
 void sum_in_order(const ExecSpace& exec, Arena& scratch, const AnyIn& x, const AnyView& y) {
   const DType accumulation = accum_type(y.type());
-  const AnyView sum =
-      y.type() == accumulation ? flattened(y) : scratch.make(accumulation, y.size());
+  const AnyView sum = y.type() == accumulation ? y.flatten() : scratch.make(accumulation, y.size());
   ops::fill_zero(exec, sum);
   const bool lose_last = fault("grad_reduce.last_rank_lost");
   ops::accumulate_rows(exec, x.slice(0, lose_last ? x.extent(0) - 1 : x.extent(0)), sum);
   if (sum.data() != y.data()) ops::cast(exec, sum, y);
 }
 
-/// As equal as can be: rank r has elements r * size / ranks on.
-std::vector<std::int64_t> slices_of(std::int64_t size, std::int64_t ranks) {
+std::vector<std::int64_t> equal_shares(std::int64_t size, std::int64_t ranks, std::int64_t grain) {
+  const std::int64_t grains = (size + grain - 1) / grain;
   std::vector<std::int64_t> counts;
   for (std::int64_t r = 0; r < ranks; ++r) {
-    counts.push_back((r + 1) * size / ranks - r * size / ranks);
+    const std::int64_t first = std::min(size, r * grains / ranks * grain);
+    counts.push_back(std::min(size, (r + 1) * grains / ranks * grain) - first);
   }
   return counts;
 }
 
-}  // namespace
+void reduce_scatter_in_order(const ExecSpace& exec, Arena& scratch, const Transport& group,
+                             const AnyIn& partial, const RowBlocks& blocks, const AnyView& y) {
+  const auto ranks = static_cast<std::size_t>(group.size()),
+             rank = static_cast<std::size_t>(group.rank());
+  require(blocks.size() == ranks && rows_of(blocks[rank]) == y.extent(0) &&
+              partial.extent(0) == rows_of(blocks) && partial.extent(1) == y.extent(1) &&
+              partial.rank() == 2 && y.rank() == 2 &&
+              (partial.type() == y.type() || accum_type(partial.type()) == y.type()),
+          "reduce_scatter of group '" + group.name() + "': want partial (rows of all, H) and y (" +
+              "rows of this rank, H), these are " + partial.describe() + " and " + y.describe());
+  const ArenaScope scope(scratch);
+  const AnyView received = scratch.make(partial.type(), group.size() * y.extent(0), y.extent(1));
+  RowBlocks mine(ranks, packed(blocks[rank]));
+  for (std::size_t from = 0; from < ranks; ++from) {
+    for (RowBlock& block : mine[from]) block.first += static_cast<std::int64_t>(from) * y.extent(0);
+  }
+  group.start_all_to_all_blocks(exec, partial, blocks, received, mine).wait(exec);
+  sum_in_order(exec, scratch, received.reshape(group.size(), y.size()), y);
+}
 
 void reduce_scatter_in_order(const ExecSpace& exec, Arena& scratch, const Transport& group,
                              const AnyIn& partial, std::span<const std::int64_t> rows,
                              const AnyView& y) {
-  const auto ranks = static_cast<std::size_t>(group.size());
-  require(rows.size() == ranks && rows[static_cast<std::size_t>(group.rank())] == y.extent(0) &&
-              partial.extent(0) == std::reduce(rows.begin(), rows.end()) &&
-              partial.extent(1) == y.extent(1) && partial.rank() == 2 && y.rank() == 2 &&
-              partial.type() == y.type(),
-          "reduce_scatter of group '" + group.name() + "': want partial (rows of all, H) and y (" +
-              "rows of this rank, H), these are " + partial.describe() + " and " + y.describe());
-  const ArenaScope scope(scratch);
-  const std::vector<std::int64_t> mine(ranks, y.extent(0));
-  const AnyView received = scratch.make(y.type(), group.size() * y.extent(0), y.extent(1));
-  group.start_all_to_all(exec, partial, rows, received, mine).wait(exec);
-  sum_in_order(exec, scratch, received.reshape(group.size(), y.size()), y);
+  reduce_scatter_in_order(exec, scratch, group, partial, consecutive_blocks(rows), y);
 }
 
 void reduce_scatter_in_order(const ExecSpace& exec, Arena& scratch, const Transport& group,
@@ -66,7 +66,7 @@ void all_reduce_in_order(const ExecSpace& exec, Arena& scratch, const Transport&
                                                         "': x and y differ, " + x.describe() +
                                                         " and " + y.describe());
   const ArenaScope scope(scratch);
-  const std::vector<std::int64_t> slices = slices_of(x.size(), group.size());
+  const std::vector<std::int64_t> slices = equal_shares(x.size(), group.size());
   const AnyView sum = scratch.make(y.type(), slices[static_cast<std::size_t>(group.rank())], 1);
   reduce_scatter_in_order(exec, scratch, group, x.reshape(x.size(), 1), slices, sum);
   group.start_all_gather_rows(exec, sum, y.reshape(y.size(), 1), slices).wait(exec);

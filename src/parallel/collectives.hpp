@@ -5,17 +5,30 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 /// Sums over the ranks of a group that have the same bits in every run: each rank adds up its part
 /// in the order of ranks, in the accumulation type, and rounds once.
 namespace konclave {
 
+/// `size` elements shared out over `ranks`, those of rank 0 first: as equal as can be in multiples
+/// of `grain`; the last share may be cut short, and shares may be empty.
+std::vector<std::int64_t> equal_shares(std::int64_t size, std::int64_t ranks,
+                                       std::int64_t grain = 1);
+
+/// y = x[0] + x[1] + ... in this order, added in the accumulation type and rounded once.
+/// Shapes  x (R, elements of y)   y (any).
+void sum_in_order(const ExecSpace& exec, Arena& scratch, const AnyIn& x, const AnyView& y);
+
 /// y = this rank's rows of the sum of all ranks' `partial`: rank r gets rows[r] consecutive ones,
-/// those of rank 0 first. Shapes  partial (sum of rows, H)   y (rows[rank], H), of one type. y may
-/// be anywhere but in `partial`.
+/// those of rank 0 first. Shapes  partial (sum of rows, H)   y (rows[rank], H), of one type, or y
+/// of the accumulation type of `partial`. y may be anywhere but in `partial`.
 void reduce_scatter_in_order(const ExecSpace& exec, Arena& scratch, const Transport& group,
                              const AnyIn& partial, std::span<const std::int64_t> rows,
                              const AnyView& y);
+/// The same for rows that lie in blocks: rank r gets those of blocks[r], one behind the other.
+void reduce_scatter_in_order(const ExecSpace& exec, Arena& scratch, const Transport& group,
+                             const AnyIn& partial, const RowBlocks& blocks, const AnyView& y);
 /// The same with equally many rows for each rank.
 void reduce_scatter_in_order(const ExecSpace& exec, Arena& scratch, const Transport& group,
                              const AnyIn& partial, const AnyView& y);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace konclave {
@@ -15,6 +16,14 @@ struct ParallelConfig {
   int first_stage_layers = 0, last_stage_layers = 0;  ///< 0: as many as the other stages have
   std::string order = "tp-cp-ep-dp-pp";               ///< the first axis varies fastest
   std::string grad_reduce = "ordered";                ///< "ordered" or "library"
+  std::string grad_wire = "fp32";  ///< type in which gradients travel: "fp32" or "bf16"
+  bool distributed_optimizer =
+      false;  ///< state shared out over the ranks that hold the same weights
+  /// Elements of a bucket of gradients or new values: so few that a bucket, what came of it from
+  /// the other ranks and their sum stay in a cache.
+  std::int64_t bucket_size = std::int64_t{1} << 18;
+  bool overlap_grad_reduce = false;   ///< gradients travel while backward goes on
+  bool overlap_param_gather = false;  ///< new values travel while forward goes on
 };
 
 }  // namespace konclave

@@ -1,5 +1,8 @@
 #include "parallel/groups.hpp"
 
+#include "base/fault.hpp"
+#include "base/version.hpp"
+#include "comm/checked_transport.hpp"
 #include "comm/mpi_transport.hpp"
 #include "comm/observed_transport.hpp"
 #include "comm/solo_transport.hpp"
@@ -20,10 +23,17 @@ Groups::Group make_group(const Communicator& world, const std::shared_ptr<Commun
   int size = 1;
   for (const std::string& axis : along) size *= grid.size(axis);
   if (size == 1) return std::make_shared<SoloTransport>(name);
-  auto group = std::make_shared<MpiTransport>(
+  Groups::Group group;
+  auto plain = std::make_shared<MpiTransport>(
       Communicator::split(world.handle(), grid.color(world.rank(), along), name));
+  if (checks_collectives() || fault("collectives.checked")) {
+    group = std::make_shared<CheckedTransport>(std::move(plain));
+  } else {
+    group = std::move(plain);
+  }
   if (log == nullptr) return group;
-  return std::make_shared<ObservedTransport>(std::move(group), log);
+  return std::make_shared<ObservedTransport>(std::move(group), log,
+                                             grid.members(world.rank(), along));
 }
 
 Groups::Group solo(const char* name) { return std::make_shared<SoloTransport>(name); }

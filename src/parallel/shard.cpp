@@ -2,7 +2,9 @@
 
 #include "base/error.hpp"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 namespace konclave {
 
@@ -52,6 +54,25 @@ std::vector<ShardRun> shard_runs(const std::vector<std::int64_t>& shape, const S
       if (++at[axis] < shard.extent[axis]) break;
       at[axis] = 0;
     }
+  }
+  return runs;
+}
+
+ShardRange ShardRange::of(Shard shard) {
+  const std::int64_t count = shard.elements();
+  return {std::move(shard), 0, count};
+}
+
+std::vector<ShardRun> shard_runs(const std::vector<std::int64_t>& shape, const ShardRange& range) {
+  const std::int64_t last = range.first + range.count;
+  require(range.first >= 0 && range.count >= 0 && last <= range.shard.elements(),
+          "elements outside of a shard");
+  std::vector<ShardRun> runs;
+  for (const ShardRun& run : shard_runs(shape, range.shard)) {
+    const std::int64_t from = std::max(run.in_shard, range.first);
+    const std::int64_t to = std::min(run.in_shard + run.count, last);
+    if (from >= to) continue;
+    runs.push_back({run.in_whole + from - run.in_shard, from - range.first, to - from});
   }
   return runs;
 }

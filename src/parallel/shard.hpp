@@ -27,4 +27,17 @@ struct ShardRun {
 /// All of a shard of a tensor of `shape`, in ascending order, as few runs as there can be.
 std::vector<ShardRun> shard_runs(const std::vector<std::int64_t>& shape, const Shard& shard);
 
+/// Elements first .. first + count - 1 of a flattened shard: what one of several ranks that hold it
+/// has the optimizer state of.
+struct ShardRange {
+  Shard shard;
+  std::int64_t first = 0, count = 0;
+
+  /// All of it.
+  static ShardRange of(Shard shard);
+};
+
+/// All of a range, in ascending order; `in_shard` counts from the first element of the range.
+std::vector<ShardRun> shard_runs(const std::vector<std::int64_t>& shape, const ShardRange& range);
+
 }  // namespace konclave

@@ -3,7 +3,6 @@
 #include "base/text.hpp"
 #include "deck/check_report.hpp"
 #include "model/flops.hpp"
-#include "ops/elementwise.hpp"
 
 #include <fmt/format.h>
 
@@ -124,17 +123,6 @@ nlohmann::json summary_json(const RunSummary& summary) {
   if (summary.validation_loss >= 0) result["validation_loss"] = summary.validation_loss;
   if (summary.unigram_entropy > 0) result["unigram_entropy"] = summary.unigram_entropy;
   return result;
-}
-
-std::vector<std::string> find_not_finite(ModelRunner& runner) {
-  std::vector<std::string> lines;
-  runner.model().visit_parameters([&](const Parameter& parameter) {
-    const bool value = ops::all_finite(runner.exec(), parameter.value_in_any_form());
-    const bool gradient = ops::all_finite(runner.exec(), parameter.grad());
-    if (!value) lines.push_back("not finite: values of " + parameter.name());
-    if (!gradient) lines.push_back("not finite: gradient of " + parameter.name());
-  });
-  return lines;
 }
 
 }  // namespace konclave

@@ -43,8 +43,4 @@ std::vector<std::string> describe_summary(const RunSummary& summary);
 /// The same as numbers: summary.json of a run's folder.
 nlohmann::json summary_json(const RunSummary& summary);
 
-/// This rank's parameters whose values or gradients have a NaN or an infinity, in the model's
-/// order.
-std::vector<std::string> find_not_finite(ModelRunner& runner);
-
 }  // namespace konclave

@@ -59,7 +59,7 @@ double seconds_since_change(const std::filesystem::path& file) {
 
 }  // namespace
 
-RunLock::RunLock(const std::filesystem::path& folder) : file_(folder / "lock") {
+RunLock::RunLock(const std::filesystem::path& folder, double heartbeat) : file_(folder / "lock") {
   descriptor_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   require(descriptor_ >= 0, "cannot open " + file_.string() + ": " + std::strerror(errno),
           ExitCode::io);
@@ -74,12 +74,12 @@ RunLock::RunLock(const std::filesystem::path& folder) : file_(folder / "lock") {
       ::ftruncate(descriptor_, 0) == 0 &&
       ::pwrite(descriptor_, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
   require(written, "cannot write " + file_.string() + ": " + std::strerror(errno), ExitCode::io);
-  heart_ = std::thread([this] { beat(); });
+  heart_ = std::thread([this, heartbeat] { beat(heartbeat); });
 }
 
-void RunLock::beat() {
+void RunLock::beat(double heartbeat) {
   std::unique_lock lock(mutex_);
-  const auto pause = std::chrono::duration<double>(kHeartbeat);
+  const auto pause = std::chrono::duration<double>(heartbeat);
   while (!wake_.wait_for(lock, pause, [this] { return ending_; })) ::futimens(descriptor_, nullptr);
 }
 

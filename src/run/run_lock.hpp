@@ -15,14 +15,14 @@ class RunLock {
  public:
   static constexpr double kHeartbeat = 10, kStaleAfter = 120;
 
-  /// Throws Error(resource) naming host, process and job of the holder.
-  explicit RunLock(const std::filesystem::path& folder);
+  /// Throws Error(resource) naming host, process and job of the holder. `heartbeat` is in seconds.
+  explicit RunLock(const std::filesystem::path& folder, double heartbeat = kHeartbeat);
   ~RunLock();
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
 
  private:
-  void beat();
+  void beat(double heartbeat);
 
   std::filesystem::path file_;
   int descriptor_ = -1;

@@ -13,11 +13,6 @@ namespace konclave {
 
 namespace {
 
-/// Optimizer state is flat; in a checkpoint it has the parameter's shape.
-AnyView shaped(const AnyView& flat, const AnyView& like) {
-  return {flat.type(), flat.data(), like.extents(), like.rank()};
-}
-
 /// Of what routers keep from step to step, what this model needs.
 std::vector<std::pair<TensorInfo, AnyView>> routing_tensors(ModelRunner& runner) {
   const ModelDefinition& definition = runner.model().definition();
@@ -28,49 +23,51 @@ std::vector<std::pair<TensorInfo, AnyView>> routing_tensors(ModelRunner& runner)
   if (definition.moe.expert_bias) {
     tensors.push_back({{kExpertBias, DType::fp32, shape}, memory.expert_bias()});
   }
-  if (definition.moe.balances_by("global_aux_loss")) {
+  if (definition.moe.goes_by_previous_load()) {
     tensors.push_back({{kPreviousLoad, DType::fp64, shape}, memory.previous_load()});
   }
   return tensors;
 }
 
 /// All tensors of a checkpoint of this model, on whichever ranks they are.
-std::vector<TensorInfo> saved_tensors(ModelRunner& runner) {
+std::vector<TensorInfo> saved_tensors(ModelRunner& runner, const Optimizer& optimizer) {
   const ModelDefinition& definition = runner.model().definition();
   std::vector<TensorInfo> tensors;
   for (const ParameterSpec& spec : parameter_specs(definition)) {
     const DType wide = accum_type(spec.type);
     tensors.push_back({kModelGroup + spec.name, spec.type, spec.shape});
     if (spec.type != wide) tensors.push_back({kMasterGroup + spec.name, wide, spec.shape});
-    tensors.push_back({kExpAvgGroup + spec.name, wide, spec.shape});
-    tensors.push_back({kExpAvgSqGroup + spec.name, wide, spec.shape});
+    const DType of_moments = optimizer.type_of_moments(spec.type);
+    tensors.push_back({kExpAvgGroup + spec.name, of_moments, spec.shape});
+    tensors.push_back({kExpAvgSqGroup + spec.name, of_moments, spec.shape});
   }
   for (const auto& [info, view] : routing_tensors(runner)) tensors.push_back(info);
   return tensors;
 }
 
 /// What of them is on this rank.
-std::map<std::string, TensorPart> saved_parts(const Optimizer& optimizer, ModelRunner& runner) {
+TensorParts saved_parts(const Optimizer& optimizer, ModelRunner& runner) {
   const Groups& groups = runner.groups();
-  std::map<std::string, TensorPart> parts;
+  TensorParts parts;
+  runner.model().visit_parameters([&](const Parameter& parameter) {
+    parts.emplace(kModelGroup + parameter.name(), part_of(parameter, parameter.value(), groups));
+  });
   for (const Optimizer::State& entry : optimizer.states()) {
-    const Parameter& parameter = *entry.parameter;
-    if (parameter.placement().copy) continue;
     const auto add = [&](const char* group, const AnyView& view) {
-      parts[group + parameter.name()] = part_of(parameter, view, groups);
+      parts.emplace(group + entry.piece.parameter->name(), part_of(entry, view, groups));
     };
-    add(kModelGroup, parameter.value());
     if (entry.has_master()) add(kMasterGroup, entry.master);
     add(kExpAvgGroup, entry.first_moment);
     add(kExpAvgSqGroup, entry.second_moment);
   }
   for (const auto& [info, view] : routing_tensors(runner)) {
-    parts[info.name] = {view, Shard::whole(info.shape), groups.world->rank() == 0};
+    parts.emplace(info.name, TensorPart{view, ShardRange::of(Shard::whole(info.shape)),
+                                        groups.world->rank() == 0});
   }
   return parts;
 }
 
-void require_finite(ModelRunner& runner, const std::map<std::string, TensorPart>& parts) {
+void require_finite(ModelRunner& runner, const TensorParts& parts) {
   for (const auto& [name, part] : parts) {
     require(ops::all_finite(runner.exec(), part.view),
             name + " has a NaN or an infinity; no checkpoint is made of it", ExitCode::numerics);
@@ -167,12 +164,12 @@ void check_same_model(const Deck& deck, const Checkpoint& checkpoint,
 
 void save_run(const Communicator& world, const std::filesystem::path& checkpoints,
               const std::string& deck, const nlohmann::json& provenance, const RunState& state,
-              const Mapping& mapping, ModelRunner& runner, const Optimizer& optimizer) {
+              const Mapping& mapping, ModelRunner& runner, Optimizer& optimizer) {
   optimizer.restore_values(runner.exec());
-  const std::map<std::string, TensorPart> parts = saved_parts(optimizer, runner);
+  const TensorParts parts = saved_parts(optimizer, runner);
   together(world, [&] { require_finite(runner, parts); });
 
-  TensorCollector collector(world, runner, saved_tensors(runner), parts);
+  TensorCollector collector(world, runner, saved_tensors(runner, optimizer), parts);
   std::size_t collected = 0;
   const auto collect_next = [&](void* host) { collector.collect(collected++, host); };
   CheckpointContent content;
@@ -202,14 +199,16 @@ void save_run(const Communicator& world, const std::filesystem::path& checkpoint
 
 RunState load_run(const Checkpoint& checkpoint, ModelRunner& runner, Optimizer& optimizer) {
   const ExecSpace& exec = runner.exec();
+  runner.model().visit_parameters([&](Parameter& parameter) {
+    checkpoint.read(exec, kModelGroup + parameter.name(), parameter.spec().shape, parameter.shard(),
+                    parameter.new_value());
+  });
   for (const Optimizer::State& entry : optimizer.states()) {
-    const AnyView& value = entry.parameter->new_value();
     const auto read = [&](const char* group, const AnyView& view) {
-      const Parameter& parameter = *entry.parameter;
-      checkpoint.read(exec, group + parameter.name(), parameter.spec().shape, parameter.shard(),
-                      shaped(view, value));
+      const ParameterPiece& piece = entry.piece;
+      checkpoint.read(exec, group + piece.parameter->name(), piece.parameter->spec().shape,
+                      ShardRange{piece.parameter->shard(), piece.first, piece.count}, view);
     };
-    read(kModelGroup, value);
     if (entry.has_master()) read(kMasterGroup, entry.master);
     read(kExpAvgGroup, entry.first_moment);
     read(kExpAvgSqGroup, entry.second_moment);

@@ -33,7 +33,7 @@ struct Mapping {
 /// untouched.
 void save_run(const Communicator& world, const std::filesystem::path& checkpoints,
               const std::string& deck, const nlohmann::json& provenance, const RunState& state,
-              const Mapping& mapping, ModelRunner& runner, const Optimizer& optimizer);
+              const Mapping& mapping, ModelRunner& runner, Optimizer& optimizer);
 
 /// Loads this rank's part of all that save_run wrote, to the bit. Throws Error(input) naming what
 /// is missing.

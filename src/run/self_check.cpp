@@ -64,8 +64,9 @@ class Side {
  public:
   Side(const Deck& deck, const Groups& groups, const OpTable& backends)
       : runner_(deck.definition, groups, /*trainable=*/true, backends, deck.backends),
-        trainer_(runner_, deck.optimizer, deck.run.steps, deck.parallel.grad_reduce),
+        trainer_(runner_, deck.optimizer, deck.run.steps, deck.parallel, deck.run.seed),
         squares_(static_cast<std::size_t>(deck.definition.model.num_layers)) {
+    runner_.model().recompute(deck.recompute);
     runner_.observe_layers([this](int layer, const AnyIn& output) { add(layer, output); });
   }
 
@@ -140,11 +141,11 @@ TensorCollector make_collector(const Communicator& world, ModelRunner& runner, K
     const DType type = kind == Kind::gradient ? accum_type(spec.type) : spec.type;
     tensors.push_back({spec.name, type, spec.shape});
   }
-  std::map<std::string, TensorPart> parts;
+  TensorParts parts;
   runner.model().visit_parameters([&](const Parameter& parameter) {
     if (parameter.placement().copy) return;
     const AnyView& view = kind == Kind::gradient ? parameter.grad() : parameter.value();
-    parts[parameter.name()] = part_of(parameter, view, runner.groups());
+    parts.emplace(parameter.name(), part_of(parameter, view, runner.groups()));
   });
   return {world, runner, std::move(tensors), std::move(parts)};
 }
@@ -209,6 +210,18 @@ struct StepFindings {
   }
 };
 
+/// Refuses what is not meant to be the same on one rank.
+void require_same_counts(const Deck& deck, int dp) {
+  require(
+      dp == 1 || !deck.definition.moe.goes_by_running_load(),
+      fmt::format("--self-check: with moe.global_aux_counts = \"running\" results depend on the "
+                  "number of data-parallel ranks, so {} of them can't be compared with one "
+                  "rank; moe.global_aux_counts = \"previous\" would do, or a mapping without "
+                  "data parallelism",
+                  dp),
+      ExitCode::deck);
+}
+
 void report(std::int64_t step, const StepMetrics& metrics, const StepFindings& findings,
             spdlog::logger& log) {
   log.info(
@@ -225,7 +238,11 @@ ExitCode self_check(const Communicator& world, const Deck& deck, const OpTable& 
                     std::int64_t steps, spdlog::logger& log) {
   const bool is_root = world.rank() == 0;
   const Limits limits = limits_of(deck.definition.compute);
-  const RankGrids grids = together(world, [&] { return place_ranks(deck, world.size()); });
+  const RankGrids grids = together(world, [&] {
+    RankGrids placed = place_ranks(deck, world.size());
+    require_same_counts(deck, placed.dense.size("dp"));
+    return placed;
+  });
   const Corpus corpus = together(world, [&] {
     return open_corpus(deck.data, deck.definition.model.sequence_length,
                        deck.definition.model.vocab_size);
@@ -239,6 +256,7 @@ ExitCode self_check(const Communicator& world, const Deck& deck, const OpTable& 
   Side mapped(deck, Groups::create(world, grids, deck.parallel), backends);
   Deck simple = deck;
   simple.parallel = {};
+  simple.recompute = {};
   simple.definition.moe.dispatcher = "alltoall";
   simple.definition.moe.receive_budget = 0;
   std::optional<Side> whole;

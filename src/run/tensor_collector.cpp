@@ -12,26 +12,34 @@ namespace {
 
 constexpr int kChannel = 0;
 
-/// "index offsets extents" of each part that this rank hands out, for TensorCollector alone.
-std::string describe_parts(const std::vector<TensorInfo>& tensors,
-                           const std::map<std::string, TensorPart>& parts) {
+/// Calls use(part) for what this rank hands out of a tensor, always in the same order.
+template <typename Use> void for_parts(const TensorParts& parts, const std::string& name, Use use) {
+  const auto [first, last] = parts.equal_range(name);
+  for (auto part = first; part != last; ++part) {
+    if (part->second.hands_out) use(part->second);
+  }
+}
+
+/// "index first count offsets extents" of each part that this rank hands out, for TensorCollector
+/// alone.
+std::string describe_parts(const std::vector<TensorInfo>& tensors, const TensorParts& parts) {
   std::ostringstream text;
   for (std::size_t index = 0; index < tensors.size(); ++index) {
-    const auto found = parts.find(tensors[index].name);
-    if (found == parts.end() || !found->second.hands_out) continue;
-    text << index;
-    for (const auto& numbers : {found->second.shard.offset, found->second.shard.extent}) {
-      for (const std::int64_t number : numbers) text << ' ' << number;
-    }
-    text << '\n';
+    for_parts(parts, tensors[index].name, [&](const TensorPart& part) {
+      text << index << ' ' << part.range.first << ' ' << part.range.count;
+      for (const auto& numbers : {part.range.shard.offset, part.range.shard.extent}) {
+        for (const std::int64_t number : numbers) text << ' ' << number;
+      }
+      text << '\n';
+    });
   }
   return text.str();
 }
 
-void place(const TensorInfo& info, const Shard& shard, const std::vector<std::byte>& part,
+void place(const TensorInfo& info, const ShardRange& range, const std::vector<std::byte>& part,
            void* host) {
   const std::size_t size = size_of(info.type);
-  for (const ShardRun& run : shard_runs(info.shape, shard)) {
+  for (const ShardRun& run : shard_runs(info.shape, range)) {
     std::memcpy(static_cast<std::byte*>(host) + static_cast<std::size_t>(run.in_whole) * size,
                 part.data() + static_cast<std::size_t>(run.in_shard) * size,
                 static_cast<std::size_t>(run.count) * size);
@@ -44,13 +52,20 @@ TensorPart part_of(const Parameter& parameter, const AnyView& view, const Groups
   const Placement& placement = parameter.placement();
   const bool is_dense_owner = groups.dp_cp->rank() == 0 && !placement.copy &&
                               (!placement.on_all_tp || groups.tp->rank() == 0);
-  return {view, placement.shard,
+  return {view, ShardRange::of(placement.shard),
           parameter.spec().routed ? groups.expert_dp->rank() == 0 : is_dense_owner};
 }
 
+TensorPart part_of(const Optimizer::State& state, const AnyView& view, const Groups& groups) {
+  const Parameter& parameter = *state.piece.parameter;
+  const Transport& replicas = parameter.spec().routed ? *groups.expert_dp : *groups.dp_cp;
+  return {view,
+          {parameter.shard(), state.piece.first, state.piece.count},
+          state.speaks && (state.owned || replicas.rank() == 0)};
+}
+
 TensorCollector::TensorCollector(const Communicator& world, ModelRunner& runner,
-                                 std::vector<TensorInfo> tensors,
-                                 std::map<std::string, TensorPart> parts)
+                                 std::vector<TensorInfo> tensors, TensorParts parts)
     : runner_(runner),
       tensors_(std::move(tensors)),
       parts_(std::move(parts)),
@@ -59,11 +74,12 @@ TensorCollector::TensorCollector(const Communicator& world, ModelRunner& runner,
   for (std::size_t rank = 0; rank < texts.size(); ++rank) {
     std::istringstream text(texts[rank]);
     for (std::size_t index = 0; text >> index;) {
-      Shard shard = Shard::whole(tensors_.at(index).shape);
-      for (auto* numbers : {&shard.offset, &shard.extent}) {
+      ShardRange range = ShardRange::of(Shard::whole(tensors_.at(index).shape));
+      text >> range.first >> range.count;
+      for (auto* numbers : {&range.shard.offset, &range.shard.extent}) {
         for (std::int64_t& number : *numbers) text >> number;
       }
-      holders_[index].push_back({static_cast<int>(rank), std::move(shard)});
+      holders_[index].push_back({static_cast<int>(rank), std::move(range)});
     }
   }
   if (world.rank() == 0) check_complete();
@@ -72,7 +88,7 @@ TensorCollector::TensorCollector(const Communicator& world, ModelRunner& runner,
 void TensorCollector::check_complete() const {
   for (std::size_t index = 0; index < tensors_.size(); ++index) {
     std::int64_t elements = 0;
-    for (const Holder& holder : holders_[index]) elements += holder.shard.elements();
+    for (const Holder& holder : holders_[index]) elements += holder.range.count;
     require(elements == Shard::whole(tensors_[index].shape).elements(),
             "the ranks hold " + std::to_string(elements) + " elements of " + tensors_[index].name +
                 " " + tensors_[index].shape_text());
@@ -83,21 +99,22 @@ void TensorCollector::collect(std::size_t index, void* host) {
   const ExecSpace& exec = runner_.exec();
   const Transport& world = *runner_.groups().world;
   const TensorInfo& info = tensors_[index];
+  std::vector<AnyView> mine;
+  for_parts(parts_, info.name, [&](const TensorPart& part) { mine.push_back(part.view); });
   if (world.rank() > 0) {
-    const auto found = parts_.find(info.name);
-    if (found == parts_.end() || !found->second.hands_out) return;
-    const AnyView& view = found->second.view;
-    world.start_send(exec, view.reshape(view.size(), 1), 0, kChannel).wait(exec);
+    for (const AnyView& part : mine) {
+      world.start_send(exec, part.reshape(part.size(), 1), 0, kChannel).wait(exec);
+    }
     return;
   }
+  auto next_of_mine = mine.begin();
   for (const Holder& holder : holders_[index]) {
     const ArenaScope scope(runner_.scratch());
-    const std::int64_t elements = holder.shard.elements();
     AnyView part;
     if (holder.rank == 0) {
-      part = parts_.at(info.name).view;
+      part = *next_of_mine++;
     } else {
-      part = runner_.scratch().make(info.type, elements, 1);
+      part = runner_.scratch().make(info.type, holder.range.count, 1);
       world.start_receive(exec, part, holder.rank, kChannel).wait(exec);
     }
     if (host == nullptr) continue;
@@ -107,7 +124,7 @@ void TensorCollector::collect(std::size_t index, void* host) {
     }
     std::vector<std::byte> bytes(part.bytes());
     copy_to_host(exec, part, bytes.data());
-    place(info, holder.shard, bytes, host);
+    place(info, holder.range, bytes, host);
   }
 }
 

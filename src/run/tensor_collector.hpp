@@ -4,6 +4,7 @@
 #include "comm/communicator.hpp"
 #include "parallel/shard.hpp"
 #include "train/model_runner.hpp"
+#include "train/optimizer.hpp"
 
 #include <cstddef>
 #include <map>
@@ -16,13 +17,17 @@ namespace konclave {
 /// part, one of them says that it is the one that hands it out.
 struct TensorPart {
   AnyView view;
-  Shard shard;
+  ShardRange range;
   bool hands_out = false;
 };
+/// By the names of tensors. Of one, a rank may hold several parts.
+using TensorParts = std::multimap<std::string, TensorPart>;
 
 /// The part of something that belongs to a parameter and is divided as it is: its values, its
-/// gradient, its optimizer state.
+/// gradient.
 TensorPart part_of(const Parameter& parameter, const AnyView& view, const Groups& groups);
+/// The same of a piece that has optimizer state; `view` has the piece alone.
+TensorPart part_of(const Optimizer::State& state, const AnyView& view, const Groups& groups);
 
 /// Brings tensors whose parts are spread over the ranks of a job to rank 0, one at a time and
 /// whole.
@@ -32,7 +37,7 @@ class TensorCollector {
   /// this rank has something of, by name. Throws Error(internal) when the parts don't make up the
   /// tensors.
   TensorCollector(const Communicator& world, ModelRunner& runner, std::vector<TensorInfo> tensors,
-                  std::map<std::string, TensorPart> parts);
+                  TensorParts parts);
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
 
@@ -43,15 +48,15 @@ class TensorCollector {
  private:
   struct Holder {
     int rank = 0;
-    Shard shard;
+    ShardRange range;
   };
 
   void check_complete() const;
 
   ModelRunner& runner_;
   std::vector<TensorInfo> tensors_;
-  std::map<std::string, TensorPart> parts_;
-  std::vector<std::vector<Holder>> holders_;  ///< on rank 0, by tensor
+  TensorParts parts_;
+  std::vector<std::vector<Holder>> holders_;  ///< on rank 0, by tensor; in the order of parts_
 };
 
 }  // namespace konclave

@@ -19,11 +19,16 @@
 #include <array>
 #include <cmath>
 #include <span>
+#include <thread>
 #include <utility>
 
 namespace konclave {
 
 namespace {
+
+constexpr double kMicro = 1e6;
+/// For a rank that hangs by intention.
+constexpr std::chrono::hours kLong{1};
 
 Groups make_groups(const Communicator& world, const Deck& deck,
                    const std::shared_ptr<CommunicationLog>& communication) {
@@ -53,10 +58,11 @@ TrainingRun::TrainingRun(const Communicator& world, const Deck& deck, OpTable ba
                                             deck.definition.model.vocab_size);
                        })),
       runner_(deck.definition, groups_, /*trainable=*/true, std::move(backends), deck.backends),
-      trainer_(runner_, deck.optimizer, deck.run.steps, deck.parallel.grad_reduce, deck.run.seed),
+      trainer_(runner_, deck.optimizer, deck.run.steps, deck.parallel, deck.run.seed),
       sampler_(corpus_.train->size(), deck.data.shuffle, deck.run.seed),
       progress_(quiet_unless(world.rank() == 0, deck.log), deck.run.steps, log),
-      command_line_(command_line) {
+      command_line_(command_line),
+      step_limit_(deck.fault.step_timeout) {
   on_root(world, [&] {
     folder_.emplace(deck.run, deck.checkpoint);
     recorder_.emplace(*folder_, deck, [this](const std::string& text) {
@@ -74,6 +80,7 @@ TrainingRun::TrainingRun(const Communicator& world, const Deck& deck, OpTable ba
 ExitCode TrainingRun::run() {
   start();
   const ExitCode code = loop();
+  if (watchdog_) watchdog_->rest();
   progress_.pause();
   if (recorder_) recorder_->flush();
   if (replay_) replay_->flush();
@@ -96,9 +103,21 @@ void TrainingRun::start() {
     recorder_->open(state_.step);
   });
   if (replay_) replay_->open(state_.samples);
+  if (step_limit_.watches()) watch();
   for (const std::string& line : hardware_map(places)) log_.info("{}", line);
   for (const std::string& line : hardware_warnings(places)) log_.warn("warning: {}", line);
   describe();
+}
+
+void TrainingRun::watch() {
+  std::string folder;
+  on_root(world_, [&] { folder = fresh_hang_folder(folder_->path()).string(); });
+  folder = world_.broadcast(folder, 0);
+  watchdog_.emplace(HangFolder{folder, world_.rank(), world_.size()}, communication_);
+}
+
+void TrainingRun::expect(const std::string& what, double limit) {
+  if (watchdog_) watchdog_->expect(what + " of step " + std::to_string(state_.step), limit);
 }
 
 void TrainingRun::load() {
@@ -159,7 +178,8 @@ ExitCode TrainingRun::loop() {
     step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
     write_trace();
     if (!metrics.finite && !go_on_after_bad_step(metrics)) return ExitCode::numerics;
-    const Agreement agreed = agree();
+    const Agreement agreed = agree(seconds);
+    expect("records", step_limit_.of_step());
     last_loss_ = metrics.loss;
     const double validated = validation_due() ? validate() : -1;
     if (validated >= 0) validation_loss_ = validated;
@@ -177,8 +197,7 @@ ExitCode TrainingRun::loop() {
       save_last();
       return ExitCode::resubmit;
     }
-    const std::int64_t interval = deck_.checkpoint.interval;
-    if (interval > 0 && state_.step % interval == 0) save_at_interval();
+    if (save_due()) save_at_interval();
   }
   save_last();
   return ExitCode::done;
@@ -187,16 +206,19 @@ ExitCode TrainingRun::loop() {
 StepMetrics TrainingRun::take_step() {
   require(state_.step != 2 || world_.rank() < world_.size() - 1 || !fault("step.last_rank_fails"),
           "a seeded failure", ExitCode::input);
+  if (watchdog_) {
+    watchdog_->expect("step " + std::to_string(state_.step + 1), step_limit_.of_step());
+  }
   trace_step(state_.step + 1);
   const TrafficTable before = communication_->totals();
-  const std::vector<HostMicroBatch> batches =
-      read_batch(*corpus_.train, sampler_, deck_.batch, state_.samples, groups_.dp->rank(),
-                 groups_.dp->size());
-  if (replay_) trainer_.use_choices(replay_->begin_step(runner_.exec(), batches));
-  const StepMetrics metrics = trainer_.step(state_.step + 1, batches);
+  batches_ = read_batch(*corpus_.train, sampler_, deck_.batch, state_.samples, groups_.dp->rank(),
+                        groups_.dp->size());
+  if (replay_) trainer_.use_choices(replay_->begin_step(runner_.exec(), batches_));
+  const StepMetrics metrics = trainer_.step(state_.step + 1, batches_);
   if (replay_) replay_->end_step(runner_.exec());
-  count_traffic(before);
   ++state_.step;
+  if (validation_due() || save_due() || state_.step == deck_.run.steps) trainer_.settle();
+  count_traffic(before);
   state_.samples += deck_.batch.global_size;
   state_.tokens += metrics.tokens;
   return metrics;
@@ -250,11 +272,14 @@ double TrainingRun::validate() {
   const Dataset& held_out = *corpus_.validation;
   const std::int64_t wanted = deck_.eval.steps * deck_.batch.global_size;
   const std::int64_t count = wanted > 0 ? std::min(wanted, held_out.size()) : held_out.size();
-  return evaluate(runner_, held_out, count, deck_.batch.micro_size).loss();
+  return evaluate(runner_, held_out, count, deck_.batch.micro_size, nullptr,
+                  [&] { expect("validation", step_limit_.of_step()); })
+      .loss();
 }
 
 void TrainingRun::save() {
   const Clock::time_point before = Clock::now();
+  expect("checkpoint", step_limit_.of_checkpoint());
   if (replay_) replay_->flush();
   if (recorder_) recorder_->flush();  // a run that goes on from here finds all up to here
   save_run(world_, speaks() ? folder_->checkpoints() : "", effective_deck(deck_), provenance_,
@@ -265,6 +290,11 @@ void TrainingRun::save() {
     remove_old_checkpoints(folder_->checkpoints(), deck_.checkpoint.keep,
                            deck_.checkpoint.keep_every);
   });
+}
+
+bool TrainingRun::save_due() const {
+  const std::int64_t interval = deck_.checkpoint.interval;
+  return interval > 0 && state_.step % interval == 0;
 }
 
 void TrainingRun::save_at_interval() {
@@ -292,25 +322,36 @@ bool TrainingRun::out_of_time() const {
   return seconds_running() + margin > deck_.run.time_limit;
 }
 
-TrainingRun::Agreement TrainingRun::agree() {
-  std::array<std::int64_t, 3> most = {signals_.received(), out_of_time() ? 1 : 0,
-                                      runner_.memory().peak_total()};
-  groups_.world->max(std::span<std::int64_t>(most));
+TrainingRun::Agreement TrainingRun::agree(double seconds) {
+  std::array<std::int64_t, 4> most = {signals_.received(), out_of_time() ? 1 : 0,
+                                      runner_.memory().peak_total(),
+                                      static_cast<std::int64_t>(seconds * kMicro)};
+  const bool is_tampered = state_.step == 3 && world_.rank() == world_.size() - 1;
+  if (is_tampered && fault("agree.last_rank_sleeps")) std::this_thread::sleep_for(kLong);
+  if (is_tampered && fault("agree.last_rank_skips")) return {};
+  const bool is_short = is_tampered && fault("agree.last_rank_passes_fewer");
+  groups_.world->max(std::span<std::int64_t>(most).first(is_short ? 3 : 4));
   memory_bytes_ = most[2];
+  step_limit_.add(static_cast<double>(most[3]) / kMicro);
   return {static_cast<int>(most[0]), most[1] != 0};
 }
 
 bool TrainingRun::go_on_after_bad_step(const StepMetrics& metrics) {
   ++state_.nan_steps;
   const bool go_on = state_.nan_steps <= deck_.fault.nan_budget;
+  expect("search for what is no number", step_limit_.of_step());
+  const NotFinite mine = trainer_.find_not_finite(state_.step, batches_);
+  const std::int64_t first = groups_.world->min(mine.moment);
   const std::vector<std::string> texts =
-      world_.gather(join(find_not_finite(runner_), "; "), /*root=*/0);
+      world_.gather(mine.moment == first ? join(mine.names, ", ") : "", /*root=*/0);
   progress_.pause();
   log_.error("step {}: loss {} and gradient norm {} are not both numbers; nothing was updated",
              state_.step, metrics.loss, metrics.grad_norm);
   for (std::size_t rank = 0; rank < texts.size(); ++rank) {
-    if (!texts[rank].empty()) log_.error("rank {}: {}", rank, texts[rank]);
+    if (!texts[rank].empty())
+      log_.error("rank {}: the first without a number: {}", rank, texts[rank]);
   }
+  if (first == NotFinite::kNever) log_.error("taken again, the step has numbers everywhere");
   log_.error("{} of fault.nan_budget = {} such steps{}", state_.nan_steps, deck_.fault.nan_budget,
              go_on ? "; the run goes on with the next one" : "");
   return go_on;

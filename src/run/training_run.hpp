@@ -11,7 +11,9 @@
 #include "run/run_folder.hpp"
 #include "run/saved_run.hpp"
 #include "run/signals.hpp"
+#include "run/step_limit.hpp"
 #include "run/step_recorder.hpp"
+#include "run/watchdog.hpp"
 #include "train/trainer.hpp"
 
 #include <spdlog/logger.h>
@@ -50,6 +52,7 @@ class TrainingRun {
   /// Mean loss over held-out data; below 0 when there is none.
   double validate();
   bool validation_due() const;
+  bool save_due() const;
   /// Begins to record when this step is one of log.trace_steps.
   void trace_step(std::int64_t step);
   /// Behind a step that was recorded: trace.json has it, and those recorded before. A failure is
@@ -66,7 +69,12 @@ class TrainingRun {
     int signal = 0;            ///< the highest that any rank got
     bool out_of_time = false;  ///< on any rank
   };
-  Agreement agree();
+  /// Behind a step that took this rank so long.
+  Agreement agree(double seconds);
+  /// Starts the watchdog if the deck wants one. Collective.
+  void watch();
+  /// Tells the watchdog, if there is one, what comes now and how many seconds it may take.
+  void expect(const std::string& what, double limit);
   bool out_of_time() const;
   double seconds_running() const;
 
@@ -102,12 +110,15 @@ class TrainingRun {
   nlohmann::json provenance_;
   std::vector<std::string> command_line_;
   RunState state_;
+  std::vector<HostMicroBatch> batches_;  ///< of the step
   std::int64_t saved_step_ = -1, first_step_ = 0;
   double last_loss_ = 0, validation_loss_ = -1;
   int traced_steps_ = 0;
   std::vector<Phase> phases_;      ///< of them, the mean over steps and ranks; rank 0's
   std::int64_t memory_bytes_ = 0;  ///< peak so far, of the rank that needs most
   double step_seconds_ = 0, save_seconds_ = 0;  ///< of late, for the time limit and what is left
+  StepLimit step_limit_;
+  std::optional<Watchdog> watchdog_;
 };
 
 }  // namespace konclave

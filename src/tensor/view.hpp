@@ -75,6 +75,8 @@ template <bool kConst> class BasicAnyView {
     require(rows * columns == size(), "reshape changes the size of " + describe());
     return {type_, data_, {rows, columns, 1}, 2};
   }
+  /// The same elements along one axis.
+  BasicAnyView flatten() const { return {type_, data_, {size(), 1, 1}, 1}; }
   /// "bf16 (4, 128)".
   std::string describe() const {
     std::string text = std::string(name_of(type_)) + " (";

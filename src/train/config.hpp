@@ -20,6 +20,7 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;
   std::string decay = "matrices";   ///< what is decayed: "matrices" (rank 2 and 3) or "all"
+  std::string moments = "fp32";     ///< type in which moments are kept: "fp32" or "bf16"
   double clip_norm = 1.0;           ///< of all gradients together; 0 does not clip
   std::string schedule = "cosine";  ///< "cosine", "linear", "wsd" or "constant"
   std::int64_t warmup_steps = 0;
@@ -32,6 +33,10 @@ struct OptimizerConfig {
 struct FaultConfig {
   /// Steps of a run whose loss or gradient may be no finite number; such a step updates nothing.
   std::int64_t nan_budget = 0;
+  /// Seconds that a step may take before the job ends as one that hangs; 0: for ever; kAutoTimeout:
+  /// by the time of the steps before.
+  double step_timeout = kAutoTimeout;
+  static constexpr double kAutoTimeout = -1;
 };
 
 }  // namespace konclave

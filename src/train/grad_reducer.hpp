@@ -1,9 +1,9 @@
 #pragma once
 
-#include "model/transformer.hpp"
-#include "parallel/groups.hpp"
+#include "train/exchange_queue.hpp"
+#include "train/grad_buckets.hpp"
 
-#include <string>
+#include <map>
 #include <vector>
 
 namespace konclave {
@@ -14,40 +14,40 @@ namespace konclave {
 /// Nothing is divided: the loss is scaled by the tokens of the global batch beforehand, and an
 /// expert's gradient has what the tokens of all ranks gave it.
 ///
-/// "ordered": sums in the order of ranks (parallel/collectives.hpp), so that the bits are the same
-/// on every rank and in every run. "library": the communication library's own reduction. Small
-/// gradients travel together in a copy, of up to kBucketElements; large ones where they are, in
-/// pieces of so many.
+/// With parallel.grad_reduce = "ordered": sums in the order of ranks (parallel/collectives.hpp), so
+/// that the bits are the same on every rank and in every run; "library": the communication
+/// library's own reduction. With grad_wire = "bf16" gradients travel to the rank that sums them
+/// rounded to bf16; it adds them in fp32, and sums are not rounded. With distributed_optimizer a
+/// rank gets the sums of what it owns alone, and the rest of its gradients stay what its own tokens
+/// gave. With overlap_grad_reduce a bucket sets off as soon as backward has passed its parameters.
 class GradReducer {
  public:
-  /// So few that a bucket, what came of it from the other ranks and their sum stay in the cache.
-  static constexpr std::int64_t kBucketElements = std::int64_t{1} << 18;
+  /// `buckets` are those of the model, and outlive it. Throws Error for ways that don't exist.
+  GradReducer(Transformer& model, const std::vector<GradBucket>& buckets, const Groups& groups,
+              const ParallelConfig& parallel, MemoryAccount& account);
 
-  GradReducer(Transformer& model, const Groups& groups, const std::string& grad_reduce,
-              std::int64_t bucket_elements = kBucketElements);
-
-  /// Replaces every gradient by the sum over its group. Waits for `exec` where MPI does.
-  void reduce(const ExecSpace& exec, Arena& scratch) const;
+  /// The gradients of `first` and of all parameters behind it are complete: their buckets may go.
+  void start_behind(const ExecSpace& exec, const Parameter& first);
+  /// Lets go on what is under way.
+  void poll(const ExecSpace& exec);
+  /// Replaces gradients by the sums over their groups; what has not set off does. Gradients that
+  /// nobody added to are zeroed. Waits for `exec` where MPI does.
+  void reduce(const ExecSpace& exec, Arena& scratch);
 
  private:
-  /// Pieces of flattened gradients of one type that travel together; a single one is not copied.
-  struct Bucket {
-    std::vector<AnyView> pieces;
-    std::int64_t elements = 0;
-  };
+  void start_until(const ExecSpace& exec, std::size_t bucket);
+  ExchangeQueue::Exchange sum_of(const ExecSpace& exec, const GradBucket& bucket) const;
+  /// From the owners of sums to all.
+  ExchangeQueue::Exchange spread_of(const ExecSpace& exec, const GradBucket& bucket) const;
+  void reduce_tied(const ExecSpace& exec, Arena& scratch, const GradBucket& bucket) const;
 
-  /// Takes a gradient into the last bucket as far as it fits and into others behind it, `alone`
-  /// into buckets of its own.
-  static void add(std::vector<Bucket>& buckets, const AnyView& gradient, std::int64_t capacity,
-                  bool alone);
-  void reduce(const ExecSpace& exec, Arena& scratch, const Transport& group,
-              const std::vector<Bucket>& buckets) const;
-  void reduce_tied(const ExecSpace& exec, Arena& scratch) const;
-
+  const std::vector<GradBucket>& buckets_;
   Groups groups_;
-  bool ordered_;
-  std::vector<Bucket> dense_, replicated_, routed_;
-  AnyView tied_;  ///< on the first and the last stage of a tied model with several
+  bool ordered_, to_owners_, narrow_, overlaps_;
+  /// How many buckets, from the first on, are of a parameter and those behind it alone.
+  std::map<const Parameter*, std::size_t> complete_;
+  ExchangeQueue queue_;
+  std::size_t started_ = 0;  ///< buckets of this step
 };
 
 }  // namespace konclave

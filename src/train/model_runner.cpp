@@ -43,6 +43,15 @@ MoeStatistics ModelRunner::fresh_statistics() {
   return {sums.as2<double>()};
 }
 
+RunningCounts ModelRunner::running_counts(std::size_t micro_batches) {
+  const ModelDefinition& definition = model_->definition();
+  const int layers = definition.num_moe_layers();
+  if (!definition.moe.goes_by_running_load() || layers == 0) return {};
+  const AnyView sums = statistics_.make(
+      DType::fp64, static_cast<std::int64_t>(micro_batches) * layers, definition.moe.num_experts);
+  return {sums.as2<double>(), layers};
+}
+
 MoeStep ModelRunner::moe_step(bool training, const BalanceScale& scale) {
   MoeStep step;
   step.scale = scale;
@@ -59,7 +68,10 @@ void ModelRunner::share_losses(std::vector<double>& losses) const {
 
 std::vector<double> ModelRunner::train(const std::vector<HostMicroBatch>& batches,
                                        const StepPlan& plan) {
-  std::vector<double> losses = pipeline_.train(exec_, operations_, scratch_, batches, plan);
+  const ArenaScope scope(statistics_);
+  StepPlan with_counts = plan;
+  with_counts.moe.running = running_counts(batches.size());
+  std::vector<double> losses = pipeline_.train(exec_, operations_, scratch_, batches, with_counts);
   share_losses(losses);
   return losses;
 }

@@ -46,6 +46,8 @@ class ModelRunner {
   void observe_layers(Pipeline::LayerObserver observer) {
     pipeline_.observe_layers(std::move(observer));
   }
+  /// Pipeline::observe_places.
+  void observe_places(Pipeline::Passing passing) { pipeline_.observe_places(std::move(passing)); }
 
   /// Cross entropy of a micro-batch, forward only; dropless, nothing random. `sequence_length` may
   /// be shorter than the model's. With `logits` those of the whole micro-batch are copied there,
@@ -60,7 +62,7 @@ class ModelRunner {
   /// Pipeline::train; with each sum of losses added up over all rows of the micro-batch, the same
   /// on all ranks that share it.
   std::vector<double> train(const std::vector<HostMicroBatch>& batches, const StepPlan& plan);
-  /// What MoE layers get of a step, but windows and seed; with statistics of 0.
+  /// What MoE layers get of a step, but seed and what `train` adds; with statistics of 0.
   MoeStep moe_step(bool training, const BalanceScale& scale = {});
   RoutingMemory& routing_memory() { return routing_memory_; }
 
@@ -72,6 +74,8 @@ class ModelRunner {
   std::vector<double> all_logits(const Pipeline::Inference& inference);
   /// For one step, zeroed.
   MoeStatistics fresh_statistics();
+  /// For one step; not zeroed.
+  RunningCounts running_counts(std::size_t micro_batches);
   Context context(Arena& activations) { return {exec_, operations_, activations, scratch_}; }
   /// Losses that the ranks of cp have of the same micro-batches, and those of the last stage alone.
   void share_losses(std::vector<double>& losses) const;

@@ -4,6 +4,7 @@
 #include "tensor/host_copy.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,9 +16,15 @@ namespace {
 // Of the transport: activations on their way forward, gradients on their way back.
 constexpr int kForwardChannel = 0, kBackwardChannel = 1;
 
-MoeStep with_windows(MoeStep step, const MicroBatch& batch) {
+MoeStep of_micro_batch(MoeStep step, const MicroBatch& batch, int number) {
   step.windows = batch.windows;
+  step.running.micro_batch = number;
   return step;
+}
+
+/// Makes one element a NaN.
+void spoil(const ExecSpace& exec, const AnyView& view) {
+  from_doubles(exec, {std::numeric_limits<double>::quiet_NaN()}, view.flatten().slice(7, 1));
 }
 
 }  // namespace
@@ -52,7 +59,15 @@ struct Pipeline::Step {
 };
 
 Pipeline::Pipeline(const Transformer& model, const Groups& groups, MemoryAccount& account)
-    : model_(model), groups_(groups), pp_(groups.pp), account_(account) {}
+    : model_(model),
+      groups_(groups),
+      pp_(groups.pp),
+      account_(account),
+      again_(std::make_unique<Arena>(account, MemoryClass::activations, "konclave::done_again")) {}
+
+bool Pipeline::is_spoiled(const Step& step) const {
+  return step.plan.moe.number == 3 && groups_.dp->rank() == groups_.dp->size() - 1;
+}
 
 PipelineShape Pipeline::shape_of(std::size_t micro_batches) const {
   return {pp_->size(), model_.num_chunks(), static_cast<int>(micro_batches),
@@ -116,11 +131,15 @@ void Pipeline::forward(Step& step, const PipelineWork& work) {
   if (!is_first(work.chunk)) {
     const AnyView received = make_boundary(slot->memory, slot->batch);
     pp_->start_receive(step.exec, received, previous(), kForwardChannel).wait(step.exec);
+    if (fault("pipeline.nan_input") && is_spoiled(step)) spoil(step.exec, received);
     slot->input = received;
   }
-  model_.forward(step.context(slot->memory), work.chunk, slot->batch,
-                 with_windows(step.plan.moe, slot->batch), slot->input, slot->saved);
-  if (observer_) show_layers(work.chunk, slot->saved);
+  const std::function<void(int)> passing = [&](int place) { passing_.forward(work.chunk, place); };
+  Context context = step.context(slot->memory);
+  if (passing_.forward) context.passing = &passing;
+  model_.forward(context, work.chunk, slot->batch,
+                 of_micro_batch(step.plan.moe, slot->batch, work.micro_batch), slot->input,
+                 slot->saved, {again_.get(), observer_});
   if (is_last(work.chunk)) {
     make_loss(step, work.micro_batch, *slot);
     return;
@@ -131,16 +150,6 @@ void Pipeline::forward(Step& step, const PipelineWork& work) {
     if (before) output = before->saved.output;
   }
   slot->sending.emplace(pp_->start_send(step.exec, output, next(), kForwardChannel));
-}
-
-void Pipeline::show_layers(int chunk, const ModelChunk::Saved& saved) const {
-  const ModelPart& part = model_.chunk(chunk).part();
-  for (int i = 0; i < part.layers; ++i) {
-    const bool is_last_layer = i == part.layers - 1;
-    const AnyIn behind = part.head ? saved.norm.x : saved.output;
-    observer_(part.first_layer + i,
-              is_last_layer ? behind : saved.blocks[static_cast<std::size_t>(i) + 1].input_norm.x);
-  }
 }
 
 void Pipeline::backward(Step& step, const PipelineWork& work) {
@@ -155,7 +164,15 @@ void Pipeline::backward(Step& step, const PipelineWork& work) {
     slot->sending->wait(step.exec);  // the next stage has long had it
     slot->sending.reset();
   }
-  model_.backward(step.context(slot->memory), work.chunk, slot->batch, slot->saved, gradient->view);
+  const std::function<void(int)> passing = [&](int place) {
+    passing_.last_backward(work.chunk, place);
+  };
+  Context context = step.context(slot->memory);
+  if (fault("pipeline.nan_gradient") && is_spoiled(step)) spoil(step.exec, gradient->view);
+  const bool is_last_backward = work.micro_batch + 1 == static_cast<int>(step.batches.size()) ||
+                                fault("grad_reduce.too_early");
+  if (passing_.last_backward && is_last_backward) context.passing = &passing;
+  model_.backward(context, work.chunk, slot->batch, slot->saved, gradient->view, {again_.get()});
   if (!is_first(work.chunk)) {
     gradient->sending.emplace(
         pp_->start_send(step.exec, gradient->view, previous(), kBackwardChannel));
@@ -201,7 +218,7 @@ std::vector<double> Pipeline::train(const ExecSpace& exec, Operations& operation
   return step.losses;
 }
 
-Pipeline::Inference Pipeline::infer(const Context& context, const HostMicroBatch& host,
+Pipeline::Inference Pipeline::infer(Context context, const HostMicroBatch& host,
                                     int sequence_length, const MoeStep& moe) const {
   const ExecSpace& exec = context.exec;
   Inference result;
@@ -214,7 +231,10 @@ Pipeline::Inference Pipeline::infer(const Context& context, const HostMicroBatch
       pp_->start_receive(exec, input, previous(), kForwardChannel).wait(exec);
     }
     ModelChunk::Saved saved;
-    model_.forward(context, chunk, result.batch, with_windows(moe, result.batch), input, saved);
+    const std::function<void(int)> passing = [&](int place) { passing_.forward(chunk, place); };
+    context.passing = passing_.forward ? &passing : nullptr;
+    model_.forward(context, chunk, result.batch, of_micro_batch(moe, result.batch, /*number=*/0),
+                   input, saved, {again_.get()});
     result.output = saved.output;
     if (!is_last(chunk)) pp_->start_send(exec, saved.output, next(), kForwardChannel).wait(exec);
   }

@@ -16,7 +16,7 @@ namespace konclave {
 /// What the micro-batches of a training step have in common.
 struct StepPlan {
   double loss_scale = 1;  ///< of the sum of losses: 1 / scored tokens of the global batch
-  MoeStep moe;            ///< but its windows, which are each micro-batch's own
+  MoeStep moe;            ///< but what each micro-batch has of its own
 };
 
 /// Takes micro-batches through the stages of a pipeline (groups.pp), of which this rank is one,
@@ -27,10 +27,16 @@ class Pipeline {
   /// `model` has to outlive it.
   Pipeline(const Transformer& model, const Groups& groups, MemoryAccount& account);
 
-  /// Called in training steps with the number of each layer and its output (rows outside, H), when
-  /// its chunk has passed it.
-  using LayerObserver = std::function<void(int layer, const AnyIn& output)>;
+  /// Called in the forward of training steps with each layer that has been passed.
+  using LayerObserver = ModelChunk::LayerObserver;
   void observe_layers(LayerObserver observer) { observer_ = std::move(observer); }
+
+  /// Called with each place of a chunk (ModelChunk::visit_places): before forward passes it, and
+  /// when the last backward of a step has passed it, so that its gradients are complete.
+  struct Passing {
+    std::function<void(int chunk, int place)> forward, last_backward;
+  };
+  void observe_places(Passing passing) { passing_ = std::move(passing); }
 
   /// Where the pieces of work of training steps are drawn from now on; null for nowhere.
   void trace_to(Trace* trace) { trace_ = trace; }
@@ -52,7 +58,7 @@ class Pipeline {
     MicroBatch batch;
     AnyIn output;  ///< (rows outside, H)
   };
-  Inference infer(const Context& context, const HostMicroBatch& host, int sequence_length,
+  Inference infer(Context context, const HostMicroBatch& host, int sequence_length,
                   const MoeStep& moe) const;
 
  private:
@@ -76,6 +82,8 @@ class Pipeline {
   };
   struct Step;
 
+  /// Whether the tests want a step of this rank spoiled.
+  bool is_spoiled(const Step& step) const;
   PipelineShape shape_of(std::size_t micro_batches) const;
   bool is_first(int chunk) const { return chunk == 0 && pp_->rank() == 0; }
   bool is_last(int chunk) const {
@@ -86,7 +94,6 @@ class Pipeline {
 
   void forward(Step& step, const PipelineWork& work);
   void backward(Step& step, const PipelineWork& work);
-  void show_layers(int chunk, const ModelChunk::Saved& saved) const;
   /// The losses of a micro-batch, and the gradient that backward begins with.
   void make_loss(Step& step, int micro_batch, const Slot& slot);
   AnyView make_boundary(Arena& memory, const MicroBatch& batch) const;
@@ -101,6 +108,8 @@ class Pipeline {
   MemoryAccount& account_;
   Trace* trace_ = nullptr;
   LayerObserver observer_;
+  std::unique_ptr<Arena> again_;  ///< for layers that are done again
+  Passing passing_;
   std::vector<std::unique_ptr<Slot>> free_slots_;         ///< the last one is taken first
   std::deque<std::unique_ptr<Gradient>> free_gradients_;  ///< longest free first
   int gradients_ = 0;                                     ///< made so far

@@ -2,6 +2,7 @@
 
 #include "base/fault.hpp"
 #include "comm/agreed.hpp"
+#include "tensor/host_copy.hpp"
 #include "train/lr_schedule.hpp"
 
 #include <algorithm>
@@ -9,19 +10,68 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <span>
+#include <utility>
 
 namespace konclave {
 
+namespace {
+
+void spoil_a_weight(ModelRunner& runner) {
+  runner.model().visit_parameters([&](const Parameter& parameter) {
+    if (parameter.name().find("layers.1.self_attn.k_proj") == std::string::npos) return;
+    const AnyView one = parameter.value().flatten().slice(5, 1);
+    from_doubles(runner.exec(), {std::numeric_limits<double>::quiet_NaN()}, one);
+  });
+}
+
+}  // namespace
+
 Trainer::Trainer(ModelRunner& runner, const OptimizerConfig& config, std::int64_t total_steps,
-                 const std::string& grad_reduce, std::uint64_t seed)
+                 const ParallelConfig& parallel, std::uint64_t seed)
     : runner_(runner),
       config_(config),
       total_steps_(total_steps),
       seed_(seed),
+      overlaps_(parallel.overlap_grad_reduce || parallel.overlap_param_gather),
       memory_(runner.memory(), MemoryClass::optimizer, "konclave::optimizer"),
-      optimizer_(runner.model(), config, runner.exec(), memory_),
-      reducer_(runner.model(), runner.groups(), grad_reduce) {}
+      buckets_(make_grad_buckets(runner.model(), runner.groups(), parallel.bucket_size)),
+      optimizer_(buckets_, runner.groups(), config, parallel, runner.exec(), memory_,
+                 runner.memory(), seed),
+      reducer_(runner.model(), buckets_, runner.groups(), parallel, runner.memory()) {
+  if (overlaps_) overlap();
+}
+
+Trainer::~Trainer() {
+  runner_.observe_places({});
+  runner_.operations().set_pause({});
+}
+
+void Trainer::overlap() {
+  using Place = std::pair<int, int>;
+  std::map<Place, std::vector<const Parameter*>> parameters;
+  runner_.model().visit_places([&](int chunk, int place, const Parameter& parameter) {
+    parameters[{chunk, place}].push_back(&parameter);
+  });
+  const auto at = [parameters](int chunk, int place) {
+    const auto found = parameters.find({chunk, place});
+    return found != parameters.end() ? found->second : std::vector<const Parameter*>();
+  };
+  runner_.observe_places({[this, at](int chunk, int place) {
+                            for (const Parameter* const parameter : at(chunk, place)) {
+                              optimizer_.require_values(runner_.exec(), *parameter);
+                            }
+                          },
+                          [this, at](int chunk, int place) {
+                            const std::vector<const Parameter*> here = at(chunk, place);
+                            if (!here.empty()) reducer_.start_behind(runner_.exec(), *here.front());
+                          }});
+  runner_.operations().set_pause([this](const ExecSpace& exec) {
+    reducer_.poll(exec);
+    optimizer_.poll(exec);
+  });
+}
 
 double sum_in_order(const Transport& group, const std::vector<double>& mine) {
   const std::vector<std::byte> bytes = group.gather(std::as_bytes(std::span(mine)));
@@ -66,7 +116,15 @@ MoeStep Trainer::moe_step(std::int64_t number, const BatchCounts& counts) {
   step.seed = seed_;
   step.number = number;
   step.choices = choices_;
+  step.counts = counts_;
   return step;
+}
+
+void Trainer::leave_out_statistics(bool leave_out) {
+  require(!leave_out || !(runner_.routing_memory().goes_on() ||
+                          runner_.model().definition().moe.goes_by_running_load()),
+          "the routers of this model go by the statistics of this step or the one before");
+  counts_ = !leave_out;
 }
 
 void Trainer::remember_routing(const StepMetrics& metrics) {
@@ -80,6 +138,17 @@ void Trainer::remember_routing(const StepMetrics& metrics) {
                                   static_cast<double>(metrics.tokens));
 }
 
+Trainer::Passed Trainer::forward_and_backward(std::int64_t step, const BatchCounts& counts,
+                                              const std::vector<HostMicroBatch>& batches) {
+  const Transport& dp = *runner_.groups().dp;
+  Passed passed{{}, moe_step(step, counts)};
+  passed.losses = runner_.train(batches, {1 / static_cast<double>(counts.scored), passed.moe});
+  if (fault("loss.nan") && dp.rank() == dp.size() - 1 && step % 4 == 0) {
+    passed.losses.back() = std::numeric_limits<double>::quiet_NaN();
+  }
+  return passed;
+}
+
 StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& batches) {
   const Groups& groups = runner_.groups();
   const BatchCounts counts = count(batches);
@@ -88,25 +157,22 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
   }
   StepMetrics metrics;
   metrics.tokens = counts.tokens;
-  const double loss_scale = 1 / static_cast<double>(counts.scored);
 
   const TraceSpan whole(runner_.trace(), "step " + std::to_string(step), "step");
   optimizer_.restart_gradients();
-  const MoeStep moe = moe_step(step, counts);
-  std::vector<double> losses = runner_.train(batches, {loss_scale, moe});
-  if (fault("loss.nan") && groups.dp->rank() == groups.dp->size() - 1 && step % 4 == 0) {
-    losses.back() = std::numeric_limits<double>::quiet_NaN();
+  if (fault("weight.nan") && step == 3 && groups.dp->rank() == groups.dp->size() - 1) {
+    spoil_a_weight(runner_);
   }
-  optimizer_.finish_gradients(runner_.exec());
-  metrics.loss = sum_in_order(*groups.dp, losses) * loss_scale;
+  const Passed passed = forward_and_backward(step, counts, batches);
   {
     const TraceSpan span(runner_.trace(), "reduce gradients", "optimizer");
     reducer_.reduce(runner_.exec(), runner_.scratch());
   }
+  metrics.loss = sum_in_order(*groups.dp, passed.losses) * (1 / static_cast<double>(counts.scored));
   {
     const TraceSpan span(runner_.trace(), "gradient norm, statistics", "optimizer");
-    metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch(), groups);
-    read_statistics(runner_.exec(), moe.statistics, groups, metrics);
+    metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch());
+    if (counts_) read_statistics(runner_.exec(), passed.moe.statistics, groups, metrics);
   }
   metrics.finite = std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm);
   if (metrics.finite) {

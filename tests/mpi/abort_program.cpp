@@ -48,6 +48,17 @@ void fail_with_a_request(const konclave::Transport& transport) {
   fail("no space on the disk", ExitCode::io);
 }
 
+/// By an error of MPI itself, which it must hand to us.
+void fail_with_a_message(const konclave::Transport& transport) {
+  using namespace konclave;
+  const ExecSpace exec;
+  MemoryAccount account;
+  Arena arena(account, MemoryClass::buffers, "abort");
+  const AnyView send = arena.make(DType::fp32, 2, 3), receive = arena.make(DType::fp32, 1, 3);
+  Request sent = transport.start_send(exec, send, transport.rank(), 0);
+  transport.start_receive(exec, receive, transport.rank(), 0).wait(exec);
+}
+
 void fail_as(const std::string& fault, const konclave::Transport& transport) {
   using konclave::fail;
   if (fault == "none") std::this_thread::sleep_for(std::chrono::hours(1));
@@ -56,6 +67,7 @@ void fail_as(const std::string& fault, const konclave::Transport& transport) {
   if (fault == "standard") throw std::out_of_range("index 7 of 5");
   if (fault == "io_thread") konclave::locate_tensors("gone.h5", {});
   if (fault == "request") fail_with_a_request(transport);
+  if (fault == "message") fail_with_a_message(transport);
   throw 42;
 }
 

@@ -24,6 +24,7 @@ struct MoeCase {
   std::vector<int> shares = {3, 1, 0, 2};
   std::vector<std::string> balancing = {"aux_loss"};
   std::vector<double> coefficients = {0.3};
+  std::string global_counts = "previous";
   double jitter = 0;
   bool forced = false;
   double capacity = 0;
@@ -44,6 +45,7 @@ inline MoeLayerConfig moe_config(const MoeCase& wanted) {
   moe.ffn_hidden_size = kMoeFfn;
   moe.balancing = wanted.balancing;
   moe.aux_loss_coefficients = wanted.coefficients;
+  moe.global_aux_counts = wanted.global_counts;
   moe.z_loss_coefficient = 0.05;
   moe.dispatcher = wanted.dispatcher;
   moe.receive_budget = wanted.budget;

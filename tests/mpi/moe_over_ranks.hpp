@@ -20,6 +20,7 @@ struct Moe : Workbench {
       : layer("moe", /*index=*/0, moe_config(wanted), groups, storage()) {
     step = moe_step(offsets, kWindowTokens, /*layers=*/1, wanted.experts, places);
     step.scale = scale;
+    step.running = {tensors.poisoned(DType::fp64, 1, wanted.experts).as2<double>(), /*layers=*/1};
     sums = {DType::fp64,
             step.statistics.sums.data(),
             {1, MoeStatistics::columns(wanted.experts), 1},

@@ -71,6 +71,25 @@ TEST_P(Delaying, AllToAllBringsItsRowsAtWait) {
   EXPECT_EQ(values(receive), expected);
 }
 
+TEST_P(Delaying, BlocksComeAtWaitAndWhatStaysIsThereAllTheTime) {
+  // Two rows from each other rank, apart; of the rank itself nothing is sent.
+  RowBlocks to(static_cast<std::size_t>(ranks), {{0, 1}, {1, 1}}), from;
+  to[static_cast<std::size_t>(rank)].clear();
+  for (int r = 0; r < ranks; ++r) from.push_back({{r, 1}, {ranks + r, 1}});
+  const AnyView send = filled(2, rank), receive = filled(2 * ranks, 7);
+  Request request = transport.start_all_to_all_blocks(exec, send, to, receive, from);
+  for (int row = 0; row < 2 * ranks; ++row) {
+    const double value = values(receive.slice(row, 1)).front();
+    EXPECT_EQ(std::isnan(value), row % ranks != rank) << row;
+  }
+  request.wait(exec);
+  for (int row = 0; row < 2 * ranks; ++row) {
+    const int source = row % ranks;
+    EXPECT_EQ(values(receive.slice(row, 1)).front(), source == rank ? 7 : source) << row;
+  }
+  EXPECT_EQ(clock->now(), 10 + 2.0 * ranks * 8 / 16) << "all that there is of it in the end";
+}
+
 TEST_P(Delaying, AllGatherOfUnevenCountsBringsItsRowsAtWait) {
   // Rank s has s rows, so that rank 0 has none.
   Counts rows(static_cast<std::size_t>(ranks));

@@ -22,11 +22,15 @@ struct Gradients {
   }
   void fill() {
     runner->model().visit_parameters([&](const Parameter& parameter) {
-      from_doubles(runner->exec(), of(parameter, all.world.rank()), parameter.grad());
+      from_doubles(runner->exec(), of(parameter, all.world.rank()),
+                   parameter.grad_to_add_to(runner->exec()));
     });
   }
   void reduce(const std::string& how, std::int64_t bucket_elements) {
-    GradReducer(runner->model(), all.groups, how, bucket_elements)
+    ParallelConfig parallel;
+    parallel.grad_reduce = how;
+    const auto buckets = make_grad_buckets(runner->model(), all.groups, bucket_elements);
+    GradReducer(runner->model(), buckets, all.groups, parallel, runner->memory())
         .reduce(runner->exec(), runner->scratch());
   }
   /// ((g0 + g1) + g2) + ... over the ranks that hold the parameter, in type A.
@@ -56,7 +60,7 @@ TEST(GradReducer, OrderedSumsAreTheFoldOverTheRanksBitByBit) {
       Gradients gradients(ep, type);
       // Parameters have from 4 to 576 elements.
       for (const std::int64_t bucket :
-           {std::int64_t{7}, std::int64_t{100}, GradReducer::kBucketElements}) {
+           {std::int64_t{7}, std::int64_t{100}, ParallelConfig().bucket_size}) {
         gradients.fill();
         gradients.reduce("ordered", bucket);
         gradients.runner->model().visit_parameters([&](const Parameter& parameter) {
@@ -74,7 +78,7 @@ TEST(GradReducer, OrderedSumsAreTheFoldOverTheRanksBitByBit) {
 TEST(GradReducer, TheLibrarysSumsAreClose) {
   for (const int ep : ep_sizes(ranks())) {
     Gradients gradients(ep, DType::fp64);
-    for (const std::int64_t bucket : {std::int64_t{100}, GradReducer::kBucketElements}) {
+    for (const std::int64_t bucket : {std::int64_t{100}, ParallelConfig().bucket_size}) {
       gradients.fill();
       gradients.reduce("library", bucket);
       gradients.runner->model().visit_parameters([&](const Parameter& parameter) {

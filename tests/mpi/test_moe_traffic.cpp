@@ -80,7 +80,7 @@ class Expected {
   }
   void bring(Bytes& bytes, std::int64_t row) const {
     if (ep_ > 1) bytes["ep all_to_all"] += arrived_ * row;
-    if (etp_ > 1) bytes["etp all_gather"] += rows_ * row;
+    if (etp_ > 1) bytes["etp all_to_all"] += rows_ * row;
   }
   void give_back(Bytes& bytes, std::int64_t row) const {
     if (etp_ > 1) bytes["etp all_to_all"] += etp_ * arrived_ * row;
@@ -140,7 +140,7 @@ TEST(ReceiveBudget, NoExchangeBringsMoreRowsToTheExperts) {
       }
       EXPECT_EQ(sum, rows) << "nothing is dropped";
       for (const TransportCall& call : layers.log) {
-        const bool comes = call.collective == "all_gather" && call.group == "etp";
+        const bool comes = call.collective == "all_to_all" && call.group == "ep";
         EXPECT_TRUE(!comes || call.received_rows <= budget) << call.received_rows;
       }
     }

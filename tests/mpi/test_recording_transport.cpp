@@ -49,6 +49,19 @@ TEST_F(Recording, WritesDownRowsAndBytesOfEachRank) {
   for (const double value : to_doubles(exec, receive)) EXPECT_EQ(value, value) << "goes through";
 }
 
+TEST_F(Recording, CountsTheRowsOfBlocksAlone) {
+  RowBlocks to(static_cast<std::size_t>(ranks), {{1, 2}, {5, 1}}), from;
+  for (std::int64_t r = 0; r < ranks; ++r) from.push_back({{4 * r, 2}, {4 * r + 3, 1}});
+  const AnyView send = tensors.random("send", DType::fp64, 7, 2);
+  const AnyView receive = tensors.poisoned(DType::fp64, 4 * ranks, 2);
+  transport.start_all_to_all_blocks(exec, send, to, receive, from).wait(exec);
+  ASSERT_EQ(log.size(), 1U);
+  EXPECT_EQ(log[0].collective, "all_to_all");
+  EXPECT_EQ(log[0].rows_to, Counts(to.size(), 3));
+  EXPECT_EQ(log[0].rows_from, Counts(to.size(), 3));
+  EXPECT_EQ(log[0].received_bytes, static_cast<std::size_t>(3 * ranks) * 2 * 8);
+}
+
 TEST_F(Recording, WritesDownTheOtherCollectives) {
   const AnyView one = tensors.random("one", DType::fp64, 2, 5);
   const AnyView all = tensors.poisoned(DType::fp64, 2 * ranks, 5);

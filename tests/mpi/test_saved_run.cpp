@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace konclave {
@@ -16,8 +17,20 @@ namespace {
 constexpr int kSequences = 12;  // for 1, 2, 3 and 4 ranks
 
 struct Training {
-  Training(const Groups& groups, const OpTable& table)
-      : runner(tiny_runner(model(), table, groups)), trainer(*runner, {}, 100) {}
+  Training(const Groups& groups, const OpTable& table, bool distributed)
+      : runner(tiny_runner(model(), table, groups)),
+        trainer(*runner, settings(), 100, parallel(distributed)) {}
+
+  static OptimizerConfig settings() {
+    OptimizerConfig config;
+    config.clip_norm = 0;  // the norm's bits depend on who sums what
+    return config;
+  }
+  static ParallelConfig parallel(bool distributed) {
+    ParallelConfig config;
+    config.distributed_optimizer = distributed;
+    return config;
+  }
 
   static ModelDefinition model() {
     ModelDefinition definition = tiny_model(DType::bf16);
@@ -56,18 +69,22 @@ std::map<std::string, std::vector<char>> tensors_of(const Checkpoint& checkpoint
   return all;
 }
 
-/// Values that only packed forms hold during a run are in its checkpoints as all others are, and a
-/// run that goes on from one has the bits of a run that never stopped.
+/// Values that only packed forms hold during a run are in its checkpoints as all others are, and so
+/// is state that is distributed over the ranks; a run that goes on from one has the bits of a run
+/// that never stopped.
 TEST(SavedRun, IsTheSameHoweverWeightsAreHeld) {
   const AllRanks all(/*ep=*/Communicator::world().size());
   const TemporaryFolder mine;
   std::map<std::string, std::vector<char>> expected;
-  for (const OpTable& table : {packing_backend::reference(), packing_backend::table()}) {
+  for (const auto& [table, distributed] :
+       {std::pair{packing_backend::reference(), false}, std::pair{packing_backend::table(), false},
+        std::pair{packing_backend::reference(), true}, std::pair{packing_backend::table(), true}}) {
     const bool packed = table.gemm.front().packing.form != nullptr;
-    SCOPED_TRACE(packed ? "packed" : "as stored");
-    const std::string folder =
-        all.world.broadcast(mine.path(packed ? "packed" : "stored"), /*root=*/0);
-    Training run(all.groups, table);
+    const std::string name =
+        std::string(packed ? "packed" : "stored") + (distributed ? " distributed" : "");
+    SCOPED_TRACE(name);
+    const std::string folder = all.world.broadcast(mine.path(name), /*root=*/0);
+    Training run(all.groups, table, distributed);
     run.step(1);
     run.step(2);
     run.save(all, folder);
@@ -78,12 +95,12 @@ TEST(SavedRun, IsTheSameHoweverWeightsAreHeld) {
     if (!checkpoint) return;
     const auto tensors = tensors_of(*checkpoint);
     EXPECT_FALSE(tensors.empty());
-    if (packed) {
+    if (!expected.empty()) {
       EXPECT_EQ(tensors, expected);
     }
     expected = tensors;
 
-    Training resumed(all.groups, table);
+    Training resumed(all.groups, table, distributed);
     resumed.step(1);  // what it has is replaced
     EXPECT_EQ(load_run(*checkpoint, *resumed.runner, resumed.trainer.optimizer()).step, 2);
     const StepMetrics same = resumed.step(3);

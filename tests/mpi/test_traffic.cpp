@@ -122,7 +122,8 @@ std::vector<Bytes> train(const StepShape& step) {
   const Groups groups =
       Groups::create(world, make_rank_grids(step.parallel, step.ranks), step.parallel, log);
   const auto runner = tiny_runner(step.definition, built_backends(), groups);
-  Trainer trainer(*runner, OptimizerConfig(), 100, step.parallel.grad_reduce);
+  runner->model().recompute(step.recompute);
+  Trainer trainer(*runner, OptimizerConfig(), 100, step.parallel);
   std::vector<Bytes> steps;
   for (int number = 1; number <= 2; ++number) {
     const TrafficTable before = log->totals();
@@ -145,9 +146,25 @@ void expect_formula(const StepShape& step) {
                                   << parallel.order << ", " << parallel.grad_reduce << ", "
                                   << step.definition.moe.dispatcher << ", micro_size "
                                   << step.micro_size);
-  const ExpectedTraffic expected = expected_traffic(step);
-  EXPECT_EQ(named(expected.least), named(expected.most));
-  for (const Bytes& measured : train(step)) EXPECT_EQ(measured, named(expected.least));
+  const auto expect_measured = [](const StepShape& as) {
+    SCOPED_TRACE(testing::Message()
+                 << (as.parallel.distributed_optimizer ? "distributed state" : "") << ", wire "
+                 << as.parallel.grad_wire);
+    const ExpectedTraffic expected = expected_traffic(as);
+    EXPECT_EQ(named(expected.least), named(expected.most));
+    for (const Bytes& measured : train(as)) EXPECT_EQ(measured, named(expected.least));
+  };
+  expect_measured(step);
+  if (parallel.grad_reduce == "library") return;
+  StepShape distributed = step;
+  distributed.parallel.distributed_optimizer = true;
+  expect_measured(distributed);
+  if (step.definition.compute != DType::bf16) return;
+  for (const bool state : {false, true}) {
+    distributed.parallel.distributed_optimizer = state;
+    distributed.parallel.grad_wire = "bf16";
+    expect_measured(distributed);
+  }
 }
 void expect_formula(const Mapping& mapping) { expect_formula(step_of(mapping)); }
 
@@ -155,6 +172,8 @@ TEST(ExpectedTraffic, OfDataParallelism) {
   expect_formula(Mapping{});
   expect_formula(Mapping{.grad_reduce = "library"});
   StepShape step = step_of({});
+  step.definition.compute = DType::bf16;
+  expect_formula(step);
   step.definition.model.tie_embeddings = true;
   step.definition.moe.balancing = {"none"};
   expect_formula(step);
@@ -244,6 +263,47 @@ TEST(ExpectedTraffic, OfWindows) {
     step.micro_size = 2;
     step.definition.moe.window = window;
     expect_formula(step);
+  }
+}
+
+/// Counts of sequences, jitter and the running load, once and again for backward.
+TEST(ExpectedTraffic, OfBalance) {
+  for (const Mapping& mapping :
+       {Mapping{}, Mapping{.cp = 2}, Mapping{.pp = 2}, Mapping{.tp = 2, .pp = 2, .sp = true},
+        Mapping{.pp = 2, .vpp = 2}}) {
+    StepShape step = step_of(mapping);
+    MoeConfig& moe = step.definition.moe;
+    moe.input_jitter = 0.1;
+    moe.balancing = {"seq_aux_loss"};
+    moe.aux_loss_coefficients = {0.1};
+    step.micro_size = 2;
+    expect_formula(step);
+    moe.balancing = {"global_aux_loss"};
+    moe.global_aux_counts = "running";
+    expect_formula(step);
+    step.recompute = {"full"};
+    expect_formula(step);
+    step.recompute = {"selective", {"layernorm"}};
+    expect_formula(step);
+  }
+}
+
+/// How many rounds it takes is the tokens' affair.
+TEST(ExpectedTraffic, OfSinkhornIsBetweenItsBounds) {
+  StepShape step = step_of({.cp = 2});
+  if (step.ranks != 2 && step.ranks != 4) return;
+  step.definition.moe.balancing = {"sinkhorn"};
+  const ExpectedTraffic expected = expected_traffic(step);
+  for (const Bytes& measured : train(step)) {
+    const Bytes least = named(expected.least), most = named(expected.most);
+    EXPECT_EQ(measured.size(), least.size());
+    for (const auto& [name, bytes] : measured) {
+      EXPECT_GE(bytes, least.at(name)) << name;
+      EXPECT_LE(bytes, most.at(name)) << name;
+    }
+    const std::int64_t once = least.at("tp_cp all_gather"), all = measured.at("tp_cp all_gather");
+    EXPECT_GT(all, once);
+    EXPECT_EQ(all % (once / (2 * step.global_size)), 0) << "whole rounds of two layers";
   }
 }
 

@@ -29,7 +29,9 @@ TEST(TrainerOverRanks, IsTheTrainerOfOneRank) {
       for (const char* grad_reduce : {"ordered", "library"}) {
         SCOPED_TRACE(testing::Message() << "ep " << ep << ", " << order << ", " << grad_reduce);
         const AllRanks all(ep, order);
-        Training split(all.groups, model(), kBatch, grad_reduce);
+        ParallelConfig parallel = all.groups.parallel;
+        parallel.grad_reduce = grad_reduce;
+        Training split(all.groups, model(), kBatch, parallel);
         expect_same(split, whole);
       }
     }
@@ -56,11 +58,11 @@ Groups delayed(const Groups& groups, const std::shared_ptr<VirtualClock>& clock)
 
 /// A training whose messages are late against one whose messages are not.
 void expect_same_when_late(const AllRanks& all, const ModelDefinition& definition,
-                           const BatchForm& batch, const std::string& grad_reduce = "ordered") {
+                           const BatchForm& batch, const ParallelConfig& parallel = {}) {
   const auto clock = std::make_shared<VirtualClock>();
-  Training direct(all.groups, definition, batch, grad_reduce);
-  Training late(delayed(all.groups, clock), definition, batch, grad_reduce);
-  const bool in_order = grad_reduce == "ordered";
+  Training direct(all.groups, definition, batch, parallel);
+  Training late(delayed(all.groups, clock), definition, batch, parallel);
+  const bool in_order = parallel.grad_reduce == "ordered";
   expect_near(late.steps(kSteps), direct.steps(kSteps), in_order ? 0 : 1e-12);
   if (in_order) {
     EXPECT_EQ(weights_of(late), weights_of(direct));
@@ -73,7 +75,15 @@ TEST(TrainerOverRanks, ReadsNothingBeforeItHasArrived) {
     for (const std::int64_t budget : {0, 3}) {
       for (const char* grad_reduce : {"ordered", "library"}) {
         SCOPED_TRACE(testing::Message() << "ep " << ep << ", budget " << budget);
-        expect_same_when_late(AllRanks(ep), model(budget), kBatch, grad_reduce);
+        ParallelConfig parallel;
+        parallel.grad_reduce = grad_reduce;
+        expect_same_when_late(AllRanks(ep), model(budget), kBatch, parallel);
+      }
+      for (const bool distributed : {false, true}) {
+        ParallelConfig parallel;
+        parallel.distributed_optimizer = distributed;
+        parallel.overlap_grad_reduce = parallel.overlap_param_gather = true;
+        expect_same_when_late(AllRanks(ep), model(budget), kBatch, parallel);
       }
     }
   }
@@ -114,7 +124,46 @@ TEST(TrainerOverRanks, ReadsNothingBeforeItHasArrivedHoweverItIsShared) {
       if (gathers && parallel.ep * parallel.etp == 1) continue;
       SCOPED_TRACE(testing::Message() << name << ", " << dispatcher);
       expect_same_when_late(AllRanks(parallel), definition, {12, 1});
+      ParallelConfig distributed = parallel;
+      distributed.distributed_optimizer = true;
+      distributed.overlap_grad_reduce = distributed.overlap_param_gather = gathers;
+      expect_same_when_late(AllRanks(parallel), definition, {12, 1}, distributed);
     }
+  }
+}
+
+/// Whoever keeps the state: the weights of whole state, but for the order of the norm's sum. What
+/// travels beside computing changes no bit.
+TEST(TrainerOverRanks, DistributesItsStateHoweverTheModelIsShared) {
+  std::map<std::string, ParallelConfig> ways;
+  if (ranks() > 1) ways = ways_to_share(ranks());
+  for (const int ep : ep_sizes(ranks())) ways[std::to_string(ep) + " ep"].ep = ep;
+  for (auto& [name, parallel] : ways) {
+    SCOPED_TRACE(name);
+    const AllRanks all(parallel);
+    Training plain(all.groups, divisible_model(), {12, 1}, parallel);
+    const std::vector<StepMetrics> expected = plain.steps(kSteps);
+    const Weights weights = weights_of(plain);
+
+    ParallelConfig overlapped = parallel;
+    overlapped.overlap_grad_reduce = true;
+    Training beside(all.groups, divisible_model(), {12, 1}, overlapped);
+    expect_near(beside.steps(kSteps), expected, 0);
+    EXPECT_EQ(weights_of(beside), weights);
+
+    parallel.distributed_optimizer = overlapped.distributed_optimizer = true;
+    overlapped.overlap_param_gather = true;
+    Training distributed(all.groups, divisible_model(), {12, 1}, parallel);
+    const std::vector<StepMetrics> steps = distributed.steps(kSteps);
+    expect_near(steps, expected, 1e-12);
+    const Weights mine = weights_of(distributed);
+    for (const auto& [tensor, values] : weights) {
+      EXPECT_TRUE(close(mine.at(tensor), values, {1e-12, 1e-12})) << tensor;
+    }
+
+    Training both(all.groups, divisible_model(), {12, 1}, overlapped);
+    expect_near(both.steps(kSteps), steps, 0);
+    EXPECT_EQ(weights_of(both), mine);
   }
 }
 

@@ -365,7 +365,7 @@ TEST_P(TransportTest, RefusesShapesThatDoNotFit) {
   expect_error([&] { transport_.start_all_to_all(exec_, less, counts, fits, counts); },
                ExitCode::internal, {"all_to_all of group 'world'", "counts add up to"});
   expect_error([&] { transport_.start_all_to_all(exec_, fits, {}, fits, counts); },
-               ExitCode::internal, {"one count per rank"});
+               ExitCode::internal, {"counts add up to 0"});
   expect_error([&] { transport_.start_broadcast(exec_, fits, size_); }, ExitCode::internal,
                {"broadcast", "no rank"});
   expect_error([&] { transport_.start_broadcast(exec_, AnyView(), 0); }, ExitCode::internal,

@@ -21,14 +21,20 @@ struct BatchForm {
   int sequences = 1, micro_size = 1;
 };
 
+/// So small that nearly every parameter fills several buckets of its own.
+inline ParallelConfig with_small_buckets(ParallelConfig parallel) {
+  parallel.bucket_size = 64;
+  return parallel;
+}
+
 /// A part of a model that is trained on this rank.
 struct Training {
   Training(const Groups& groups, const ModelDefinition& definition, const BatchForm& form,
-           const std::string& grad_reduce = "ordered")
+           const ParallelConfig& parallel = {})
       : batch(form),
         length(definition.model.sequence_length),
         runner(tiny_runner(definition, built_backends(), groups)),
-        trainer(*runner, tiny_settings(), 100, grad_reduce) {}
+        trainer(*runner, tiny_settings(), 100, with_small_buckets(parallel)) {}
 
   /// Global batch number `number`, of which this rank takes a block of micro-batches.
   StepMetrics step(int number) {
@@ -54,7 +60,8 @@ struct Training {
 /// By the names of parameters.
 using Weights = std::map<std::string, std::vector<double>>;
 
-inline Weights weights_of(const Training& training) {
+inline Weights weights_of(Training& training) {
+  training.trainer.optimizer().restore_values(training.runner->exec());
   Weights all;
   training.runner->model().visit_parameters([&](const Parameter& parameter) {
     all[parameter.name()] = to_doubles(training.runner->exec(), parameter.value());

@@ -197,7 +197,7 @@ TEST_F(Megatron, PermutationAndItsInverse) {
     const auto hidden = static_cast<std::int64_t>(expert_out[0].size());
     const AnyView out = memory_.values(DType::fp32, flat(expert_out), assignments, hidden);
     const AnyView back = memory_.poisoned(DType::fp32, tokens_, hidden);
-    ops::combine_rows(exec_, out, offsets, rows.row_of, {}, back);
+    ops::combine_rows(exec_, out, offsets, View1<const int>(rows.row_of), {}, back);
     EXPECT_LT(difference(to_doubles(exec_, back), flat(one.at("unpermuted"))).max_absolute,
               kTolerance);
   }

@@ -56,10 +56,20 @@ ROUTINGS = {
 RECOMPUTES = {
     "none": (),
     "parts": ("recompute.granularity=selective",
-              "recompute.modules=[\"core_attn\", \"shared_experts\", \"moe_act\"]"),
+              "recompute.modules=[\"core_attn\", \"layernorm\", \"shared_experts\", \"moe_act\"]"),
     "layers": ("recompute.granularity=selective", "recompute.modules=[\"mlp\", \"moe\"]"),
     "uniform": ("recompute.granularity=full", "recompute.method=uniform", "recompute.layers=1"),
     "block": ("recompute.granularity=full", "recompute.method=block", "recompute.layers=1"),
+}
+
+
+# Who keeps the optimizer's state, and what travels beside computing.
+STATES = {
+    "whole": (),
+    "overlap": ("parallel.overlap_grad_reduce=true", "parallel.bucket_size=128"),
+    "shared": ("parallel.distributed_optimizer=true",),
+    "both": ("parallel.distributed_optimizer=true", "parallel.overlap_grad_reduce=true",
+             "parallel.overlap_param_gather=true", "parallel.bucket_size=128"),
 }
 
 
@@ -80,6 +90,7 @@ class Mapping(typing.NamedTuple):
     more: tuple = ()  # as above
     routing: str = "plain"
     recompute: str = "none"
+    state: str = "whole"
 
     @property
     def dp(self):
@@ -98,7 +109,7 @@ class Mapping(typing.NamedTuple):
                  for name in ("tp", "cp", "cp_comm", "pp", "vpp", "ep", "etp", "order"))
         return (*sizes, f"parallel.sp={str(self.sp).lower()}", f"batch.micro_size={self.micro}",
                 f"moe.dispatcher={self.dispatcher}", *self.more, *self.model.overrides(),
-                *ROUTINGS[self.routing], *RECOMPUTES[self.recompute])
+                *ROUTINGS[self.routing], *RECOMPUTES[self.recompute], *STATES[self.state])
 
     def alone(self):
         """One rank that trains the same model, with the whole batch as a single micro-batch."""
@@ -108,11 +119,12 @@ class Mapping(typing.NamedTuple):
         sequence = " " if self.tp == 1 else "s" if self.sp else "-"
         return (f"{self.ranks:5} {self.tp:2}{sequence} {self.cp:2} {self.cp_comm:10} {self.pp:2} "
                 f"{self.vpp:3} {self.dp:2} {self.etp:3} {self.ep:2} {self.edp:3} {self.order} "
-                f"{self.micro:5} {self.dispatcher:9} {self.routing:8} {self.recompute:9}")
+                f"{self.micro:5} {self.dispatcher:9} {self.routing:8} {self.recompute:9} "
+                f"{self.state:7}")
 
 
 HEAD = (f"ranks tp  cp {'cp_comm':10} pp vpp dp etp ep edp {'order':{len(ORDERS[0])}} micro "
-        f"{'dispatch':9} {'routing':8} {'recompute':9}")  # of a mapping as text
+        f"{'dispatch':9} {'routing':8} {'recompute':9} {'state':7}")  # of a mapping as text
 
 
 def divides(divisor, number):
@@ -256,7 +268,7 @@ def legal_mappings(sizes):
 
 
 # What the program computes on any mapping: chosen for a mapping that is there.
-FREE = {"routing": tuple(ROUTINGS), "recompute": tuple(RECOMPUTES)}
+FREE = {"routing": tuple(ROUTINGS), "recompute": tuple(RECOMPUTES), "state": tuple(STATES)}
 
 
 def settings(mapping):
@@ -265,14 +277,16 @@ def settings(mapping):
     sequence = "none" if mapping.tp == 1 else mapping.sp
     routing = "none" if mapping.model.experts == 0 else mapping.routing
     return (("sp", sequence), ("routing", routing), ("recompute", mapping.recompute),
-            *((name, getattr(mapping, name)) for name in SOME))
+            ("state", mapping.state), *((name, getattr(mapping, name)) for name in SOME))
 
 
 def free_settings(mapping):
-    """The same mapping with each routing and recomputation that it can have."""
+    """The same mapping with all that it can have of them. The library's sums are for all ranks."""
     routings = FREE["routing"] if mapping.model.experts > 0 else FREE["routing"][:1]
-    return [mapping._replace(routing=routing, recompute=recompute)
-            for routing, recompute in itertools.product(routings, FREE["recompute"])]
+    states = FREE["state"][:2] if LIBRARY in mapping.more else FREE["state"]
+    return [mapping._replace(routing=routing, recompute=recompute, state=state)
+            for routing, recompute, state in
+            itertools.product(routings, FREE["recompute"], states)]
 
 
 def combinations(mapping, count):
@@ -305,17 +319,18 @@ def cover(mappings, count, given=()):
 
 
 def spread(mappings, given):
-    """Each of them with a routing and a recomputation, so that all pairs with these are there: always
-    those that bring most new ones, beside what `given` ones have, and of those the rarest."""
+    """Each of them with a routing, a recomputation and a way with state, so that all pairs with these
+    are there: always those that bring most new ones, beside what `given` ones have, and of those the
+    rarest. Gathering mappings, of which there are few, choose first."""
     seen = {pair for mapping in given for pair in combinations(mapping, 2)}
     times = collections.Counter()
     chosen = []
-    for mapping in sorted(mappings, key=price):
+    for mapping in sorted(mappings, key=lambda one: (one.dispatcher == DISPATCHERS[0], price(one))):
         best = max(free_settings(mapping),
                    key=lambda other: (len(set(combinations(other, 2)) - seen),
-                                      -times[other.routing] - times[other.recompute]))
+                                      -sum(times[getattr(other, name)] for name in FREE)))
         seen.update(combinations(best, 2))
-        times.update((best.routing, best.recompute))
+        times.update(getattr(best, name) for name in FREE)
         chosen.append(best)
     return chosen
 
@@ -379,7 +394,7 @@ def matrix():
 def third(chosen):
     """What makes a third of them with the simple ones, and has every setting of a mapping. The routing
     is the one for which no rounding in fp32 decides between two experts."""
-    return [mapping._replace(routing="plain") for mapping in chosen if mapping not in SIMPLE][1::4]
+    return [mapping._replace(routing="plain") for mapping in chosen if mapping not in SIMPLE][2::4]
 
 
 def long_matrix():

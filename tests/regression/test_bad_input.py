@@ -36,14 +36,15 @@ class Decks(harness.Case):
                 (("moe.window=3",), ("window", "micro_size", "3")),
                 (("moe.top_k=9",), ("top_k", "num_experts", "9")),
                 (("moe.num_groups=2",), ("group_top_k", "num_groups", "1 to 2 would do")),
-                (("moe.top_k=1",), ("top_k", "pre_softmax", "sigmoid"))):
+                (("moe.top_k=1",), ("top_k", "pre_softmax", "sigmoid")),
+                (("fault.step_timeout=soon",), ("step_timeout", "'soon'", "2 h 30 min"))):
             output = self.train("moe.toml", "bad", *override, code=65)
             for word in words:
                 self.assertIn(word, output, override)
 
     def test_what_is_not_there_yet_is_refused_with_a_sentence(self):
-        for override in ("parallel.tp=auto", "parallel.overlap_ep=true", "optimizer.moments=bf16",
-                         "precision.fp8=delayed", "parallel.grad_wire=bf16", "moe.global_aux_counts=running"):
+        for override in ("parallel.tp=auto", "parallel.overlap_ep=true", "parallel.overlap_tp=true",
+                         "precision.fp8=delayed", "checkpoint.async=true"):
             output = self.train("moe.toml", "bad", override, code=65)
             self.assertIn("not available in this version", output, override)
 
@@ -112,6 +113,8 @@ class Mappings(harness.Case):
          ("parallel.order = \"pp-tp-cp-ep-dp\"", "dp = 2 and edp = 1", "\"tp-cp-ep-dp-pp\" would do")),
         (("moe.dispatcher=allgather", "moe.receive_budget=64"),
          ("moe.dispatcher = \"allgather\", moe.receive_budget = 64", "moe.receive_budget = 0, or ")),
+        (("moe.global_aux_counts=running",),
+         ("moe.global_aux_counts = \"running\"", "moe.global_aux_counts = \"previous\" would do")),
         (("moe.replay=some.h5", "moe.force_load_balancing=true"),
          ("moe.force_load_balancing = true", "moe.replay = \"\" or \"record\" would do")),
         (("moe.top_k=9",), ("moe.top_k = 9, moe.num_experts = 4; moe.top_k = 4 or less would do",)),

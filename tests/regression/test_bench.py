@@ -16,6 +16,7 @@ LINES = {
     "dispatch": 3,
     "layer": 2,
     "step": 1,
+    "logging": 2,
 }
 
 
@@ -82,15 +83,17 @@ class Benchmarks(harness.Case):
                     self.check_step(report)
                 if name == "layer":
                     self.check_layer(report)
+                if name == "logging":
+                    self.assertGreater(report["logging_share"], -1)
                 if name in ("router", "dispatch"):
                     for line in report["lines"]:
                         self.assertGreaterEqual(line["moved_ratio"], 1)
                         self.assertLessEqual(line["moved_ratio"], 1.3, line)
 
     def test_two_ranks_share_the_work(self):
-        result = self.bench("layer", "dispatch", "step", ranks=2)
+        result = self.bench("layer", "dispatch", "step", "logging", ranks=2)
         self.assertEqual([report["benchmark"] for report in result["benchmarks"]],
-                         ["layer", "dispatch", "step"])
+                         ["layer", "dispatch", "step", "logging"])
         for report in result["benchmarks"]:
             self.check(report)
             self.assertEqual(report["sizes"]["ep"], 2)

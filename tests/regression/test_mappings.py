@@ -46,7 +46,7 @@ def pairs_with_free_settings(legal):
         for other in mappings.free_settings(some[0]):
             free = [one for one in mappings.settings(other) if one[0] in mappings.FREE]
             pairs |= {frozenset((one, setting)) for one in free for setting in fixed}
-            pairs.add(frozenset(free))
+            pairs |= {frozenset(pair) for pair in itertools.combinations(free, 2)}
     return pairs
 
 

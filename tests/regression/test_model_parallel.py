@@ -117,6 +117,37 @@ class SelfCheck(Case):
                 self.assertIn(words, output)
 
 
+    RECOMPUTE = ("recompute.granularity=selective", "recompute.modules=[\"layernorm\", \"core_attn\"]")
+
+    def test_what_is_recomputed_is_held_against_what_is_kept(self):
+        for recompute in (self.RECOMPUTE, ("recompute.granularity=full",),
+                          ("recompute.granularity=full", "recompute.layers=2")):
+            with self.subTest(recompute=recompute):
+                self.assertIn("both mappings agree", self.self_check((*MIXED, *recompute), 2, 8))
+        self.assertIn("both mappings agree", self.self_check(self.RECOMPUTE, 2, 1))
+        for mapping, ranks in ((MIXED, 8), ((), 1)):
+            with self.subTest(ranks=ranks):
+                output = self.self_check((*mapping, *self.RECOMPUTE), 2, ranks, code=1,
+                                         fault="recompute.norm_forgotten")
+                self.assertIn("step 1: the gradient of model.layers.7.", output)
+
+    def test_of_the_running_load(self):
+        """Which depends on dp, and on nothing else of a mapping."""
+        running = ("moe.balancing=[\"global_aux_loss\"]", "moe.aux_loss_coefficients=[0.2]",
+                   "moe.global_aux_counts=running")
+        self.assertIn("both mappings agree", self.self_check(("parallel.pp=2", *running), 2, ranks=2))
+        output = self.self_check(running, 2, ranks=2, code=65)
+        self.assertIn("so 2 of them can't be compared with one rank", output)
+
+    def test_neither_records_nor_replays(self):
+        for replay in ("record", "nowhere.h5"):
+            with self.subTest(replay=replay):
+                self.assertIn("both mappings agree",
+                              self.self_check((*FOLDED, f"moe.replay={replay}"), 1, 4))
+        self.assertEqual(list(self.folder.rglob("routing_choices.h5")), [])
+        self.assertFalse((self.folder / "runs").exists())
+
+
 class Trace(Case):
     def test_shows_what_was_measured(self):
         self.train_as("run", MIXED, "run.steps=4", "log.trace_steps=[2, 4]", ranks=8)

@@ -91,6 +91,17 @@ class Repetition(Case):
         self.assertNotIn("] step", output)
 
 
+    def test_two_ranks_on_one_core_are_warned_of(self):
+        cores = os.sched_getaffinity(0)
+        if len(cores) == 1:
+            self.skipTest("needs two cores")
+        output = self.train_shared("one", *steps(3), ranks=2, ep=2,
+                                   preexec_fn=lambda: os.sched_setaffinity(0, {min(cores)}))
+        self.assertEqual(output.count("hardware: 2 ranks on 1 host"), 1, output)
+        self.assertEqual(output.count("warning: ranks 0 and 1 on "), 1, output)
+        self.assertIn("bound to the same core", output)
+
+
 class Traffic(Case):
     """Bytes of a step, counted and by formula."""
 

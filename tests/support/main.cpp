@@ -47,6 +47,9 @@ int run_tests(int rank) {
 int main(int argc, char** argv) {
   int provided = 0, rank = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+  for (const MPI_Comm handle : {MPI_COMM_WORLD, MPI_COMM_SELF}) {
+    MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN);  // as MpiEnvironment does
+  }
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   testing::InitGoogleTest(&argc, argv);
   int result = 1;

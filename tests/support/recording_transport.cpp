@@ -30,14 +30,18 @@ Request RecordingTransport::start_all_gather_rows(
   return inner_->start_all_gather_rows(exec, send, receive, receive_rows);
 }
 
-Request RecordingTransport::start_all_to_all(const ExecSpace& exec, const AnyIn& send,
-                                             std::span<const std::int64_t> send_rows,
-                                             const AnyView& receive,
-                                             std::span<const std::int64_t> receive_rows) const {
-  TransportCall& call = add("all_to_all", send, receive);
-  call.rows_to.assign(send_rows.begin(), send_rows.end());
-  call.rows_from.assign(receive_rows.begin(), receive_rows.end());
-  return inner_->start_all_to_all(exec, send, send_rows, receive, receive_rows);
+Request RecordingTransport::start_all_to_all_blocks(const ExecSpace& exec, const AnyIn& send,
+                                                    const RowBlocks& send_blocks,
+                                                    const AnyView& receive,
+                                                    const RowBlocks& receive_blocks) const {
+  TransportCall& call = add("all_to_all", AnyIn(), AnyIn());
+  for (const std::vector<RowBlock>& to : send_blocks) call.rows_to.push_back(rows_of(to));
+  for (const std::vector<RowBlock>& from : receive_blocks) call.rows_from.push_back(rows_of(from));
+  call.sent_rows = rows_of(send_blocks);
+  call.received_rows = rows_of(receive_blocks);
+  call.sent_bytes = static_cast<std::size_t>(call.sent_rows) * row_bytes(send);
+  call.received_bytes = static_cast<std::size_t>(call.received_rows) * row_bytes(receive);
+  return inner_->start_all_to_all_blocks(exec, send, send_blocks, receive, receive_blocks);
 }
 
 Request RecordingTransport::start_send(const ExecSpace& exec, const AnyIn& send, int to,

@@ -39,13 +39,21 @@ TEST(RoutingBytes, CountEveryTokenOnceAndEveryRowTwice) {
   EXPECT_EQ(bytes.moved, bytes.least);
 }
 
-TEST(RoutingBytes, CountWhatIsPutInOrderForExpertsOfSeveralRanks) {
+TEST(RoutingBytes, OfSeveralRanksAreTheSameAndTheExpertsOfRows) {
   RoutingSize size = small_routing();
-  size.is_reordered = true;
-  const RoutingBytes there = dispatch_bytes(small_routing()), ordered = dispatch_bytes(size);
-  EXPECT_EQ(ordered.least, there.least);
-  // 200 rows read and written before the experts and behind them, and a value before them.
-  EXPECT_EQ(ordered.moved - there.moved, 2 * 200 * (2 * 2000 + 4) + 200 * (2 * 4 + 4));
+  size.is_shifted = true;
+  const RoutingBytes alone = dispatch_bytes(small_routing()), shifted = dispatch_bytes(size);
+  EXPECT_EQ(shifted.least, alone.least);
+  EXPECT_EQ(shifted.moved - alone.moved, 2 * 200 * 4) << "there and back";
+}
+
+TEST(RoutingBytes, CountWhatARankSendsToItselfInSeveralRounds) {
+  RoutingSize size = small_routing();
+  size.copied_rows = 50;
+  const RoutingBytes alone = dispatch_bytes(small_routing()), copied = dispatch_bytes(size);
+  EXPECT_EQ(copied.least, alone.least);
+  // Rows read and written there and back, a value there.
+  EXPECT_EQ(copied.moved - alone.moved, 2 * 50 * 2 * 2000 + 50 * 2 * 4);
 }
 
 TEST(RoutingBytes, OfThePlanAreItsTables) {
@@ -69,6 +77,7 @@ TEST(RoutingBytes, OfTheRouterAreThoseOfItsRowsAndWeight) {
 
 TEST(RoutingBytes, AreAtMostAThirdAboveTheLeast) {
   for (const RoutingSize& size : {RoutingSize{32'768, 512, 8, 2, DType::bf16, DType::fp32},
+                                  RoutingSize{32'768, 512, 8, 2, DType::bf16, DType::fp32, true},
                                   RoutingSize{2048, 1024, 64, 8, DType::bf16, DType::fp32},
                                   RoutingSize{2048, 1024, 64, 8, DType::fp32, DType::fp32}}) {
     for (const RoutingBytes& bytes : {router_forward_bytes(size), router_backward_bytes(size),

@@ -43,7 +43,7 @@ Deck unusual_deck() {
        "moe.pad_to_capacity=true",
        "moe.drop_policy=position",
        "recompute.granularity=full",
-       "recompute.modules=[\"moe\", \"mlp\"]",
+       "recompute.modules=[\"moe\", \"layernorm\", \"mlp\"]",
        "recompute.method=block",
        "recompute.layers=2",
        "moe.input_jitter=0.01",
@@ -52,7 +52,8 @@ Deck unusual_deck() {
        "moe.expert_bias=true",
        "moe.expert_bias_update_rate=0.002",
        "moe.window=microbatch",
-       "moe.balancing=[\"aux_loss\"]",
+       "moe.balancing=[\"global_aux_loss\"]",
+       "moe.global_aux_counts=running",
        "moe.aux_loss_coefficients=[0.30000000000000004]",
        "moe.z_loss_coefficient=1e-3",
        "moe.receive_budget=4096",
@@ -69,6 +70,7 @@ Deck unusual_deck() {
        "parallel.order=cp-tp-ep-dp-pp",
        "parallel.grad_reduce=library",
        "fault.nan_budget=2",
+       "fault.step_timeout=1 h 3 s",
        "batch.micro_size=2",
        "optimizer.lr=1e-4",
        "optimizer.min_lr=1e-300",
@@ -106,7 +108,11 @@ Deck unusual_deck() {
 Deck other_unusual_deck() {
   return read_small({"model.num_layers=5", "parallel.pp=3", "parallel.first_stage_layers=1",
                      "parallel.last_stage_layers=2", "moe.dispatcher=allgather",
-                     "moe.score_function=sigmoid", "moe.replay=record", "log.trace_steps=2"});
+                     "moe.score_function=sigmoid", "moe.replay=record", "log.trace_steps=2",
+                     "precision.compute=bf16", "parallel.grad_wire=bf16",
+                     "parallel.distributed_optimizer=true", "optimizer.moments=bf16",
+                     "parallel.overlap_grad_reduce=true", "parallel.bucket_size=1000",
+                     "parallel.overlap_param_gather=true"});
 }
 
 std::map<std::string, std::string> texts(const Deck& deck) {

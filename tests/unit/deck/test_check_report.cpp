@@ -4,6 +4,8 @@
 #include "small_deck.hpp"
 #include "tests/support/expect_error.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace konclave {
@@ -47,12 +49,16 @@ TEST(CountParameters, AgreesWithQwen2Of500M) {
 }
 
 TEST(CountStateBytes, FollowsTheTypes) {
-  EXPECT_EQ(count_state_bytes(10, DType::bf16).total(), 10 * (2 + 4 + 4 + 8));
-  EXPECT_EQ(count_state_bytes(10, DType::fp32).total(), 10 * (4 + 4 + 8));
-  EXPECT_EQ(count_state_bytes(10, DType::fp64).total(), 10 * (8 + 8 + 16));
-  EXPECT_EQ(count_state_bytes(10, DType::bf16).weights, 20);
-  EXPECT_EQ(count_state_bytes(10, DType::bf16).master_weights, 40);
-  EXPECT_EQ(count_state_bytes(10, DType::fp32).master_weights, 0);
+  OptimizerConfig narrow;
+  narrow.moments = "bf16";
+  EXPECT_EQ(count_state_bytes(10, 10, DType::bf16).total(), 10 * (2 + 4 + 4 + 8));
+  EXPECT_EQ(count_state_bytes(10, 10, DType::fp32).total(), 10 * (4 + 4 + 8));
+  EXPECT_EQ(count_state_bytes(10, 10, DType::fp64).total(), 10 * (8 + 8 + 16));
+  EXPECT_EQ(count_state_bytes(10, 3, DType::bf16).total(), 10 * (2 + 4) + 3 * (4 + 8));
+  EXPECT_EQ(count_state_bytes(10, 3, DType::bf16, narrow).total(), 10 * (2 + 4) + 3 * (4 + 4));
+  EXPECT_EQ(count_state_bytes(10, 10, DType::bf16).weights, 20);
+  EXPECT_EQ(count_state_bytes(10, 10, DType::bf16).master_weights, 40);
+  EXPECT_EQ(count_state_bytes(10, 10, DType::fp32).master_weights, 0);
 }
 
 TEST(CheckReport, IsTheEffectiveDeckWithWhatFollowsFromIt) {
@@ -78,7 +84,7 @@ TEST(CheckReport, IsTheEffectiveDeckWithWhatFollowsFromIt) {
 TEST(CheckReport, SharesTheExpertsAmongTheRanks) {
   const Deck deck = read_small({"parallel.ep=2", "batch.global_size=8", "precision.compute=fp32"});
   const std::int64_t all = count_parameters(deck.definition).total;
-  EXPECT_EQ(count_parameters_of_stage(deck.definition, deck.parallel, 0),
+  EXPECT_EQ(count_parameters_of_stage(deck.definition, deck.parallel, 0).total(),
             all - 2 * 2 * 3 * 64 * 32);
 
   const std::string report = check_report(deck, 4);
@@ -97,6 +103,27 @@ TEST(CheckReport, SharesTheExpertsAmongTheRanks) {
               "#        3     3     1     1\n");
   EXPECT_EQ(effective_deck(read_deck_text(report, "report.toml")).empty(), false)
       << "the report is a deck";
+}
+
+/// On 8 ranks with tp = 2, cp = 2, dp = 2 and ep = 2, edp = 4.
+TEST(CheckReport, SharesOutTheOptimizersState) {
+  const std::vector<std::string> changes = {"parallel.tp=2",          "parallel.sp=true",
+                                            "parallel.cp=2",          "parallel.ep=2",
+                                            "precision.compute=bf16", "batch.global_size=8"};
+  std::vector<std::string> distributed = changes;
+  distributed.emplace_back("parallel.distributed_optimizer=true");
+  const Deck deck = read_small(distributed);
+  const StageParameters parameters = count_parameters_of_stage(deck.definition, deck.parallel, 0);
+  EXPECT_EQ(parameters.parted, 256 * 64 + 2 * 2 * 64 * 64);
+  EXPECT_EQ(parameters.replicated, 64 + 2 * (2 * 64 + 4 * 64));
+  EXPECT_EQ(parameters.routed, 2 * 2 * 3 * 64 * 32);
+  const std::int64_t owned =
+      parameters.parted / 4 + parameters.replicated / 8 + parameters.routed / 4;
+  EXPECT_EQ(count_owned_parameters(parameters, deck.parallel, 8), owned);
+  EXPECT_EQ(count_owned_parameters(parameters, read_small(changes).parallel, 8),
+            parameters.total());
+  EXPECT_SAYS(check_report(deck, 8),
+              fmt::format("with optimizer state    {}\n", fmt::group_digits(owned)));
 }
 
 TEST(CheckReport, FollowsTheOrderOfRanks) {
@@ -130,7 +157,7 @@ TEST(CountParametersOfStage, SharesOutWhatTheAxesShare) {
   const auto count = [](std::vector<std::string> changes, int stage = 0) {
     changes.emplace_back("parallel.sp=true");
     const Deck deck = read_small(changes);
-    return count_parameters_of_stage(deck.definition, deck.parallel, stage);
+    return count_parameters_of_stage(deck.definition, deck.parallel, stage).total();
   };
   const std::int64_t table = 256 * 64, matrix = 64 * 64, norms = 2 * 64, router = 4 * 64;
   const std::int64_t expert = 3 * 64 * 32;
@@ -162,7 +189,7 @@ TEST(CountParametersOfStage, SharesOutWhatTheAxesShare) {
 TEST(CountParametersOfStage, FollowsTheLayout) {
   const auto count = [](const std::vector<std::string>& changes, int stage) {
     const Deck deck = read_small(changes);
-    return count_parameters_of_stage(deck.definition, deck.parallel, stage);
+    return count_parameters_of_stage(deck.definition, deck.parallel, stage).total();
   };
   const std::int64_t table = 256 * 64, layer = 4 * 64 * 64 + 2 * 64 + 4 * 64 + 4 * 3 * 64 * 32;
   const std::vector<std::string> even = {"model.num_layers=8", "parallel.pp=2", "parallel.vpp=2"};

@@ -74,6 +74,9 @@ const std::map<std::string, Broken> kBroken = {
       "; moe.balancing = \"aux_loss\" would do"}},
     {"moe.aux_loss_coefficients must have one coefficient for each loss that moe.balancing lists",
      {{"moe.balancing=aux_loss"}, "; 1 instead of 0 would do"}},
+    {"moe.global_aux_counts = \"running\" needs \"global_aux_loss\" in moe.balancing, which alone "
+     "goes by it",
+     {{"moe.global_aux_counts=running"}, "; moe.global_aux_counts = \"previous\" would do"}},
     {"moe.force_bias other than 0 needs moe.force_load_balancing = true",
      {{"moe.force_bias=-1"}, "; moe.force_bias = 0, or moe.force_load_balancing = true would do"}},
     {"moe.replay needs experts, moe.num_experts above 0",
@@ -109,6 +112,25 @@ const std::map<std::string, Broken> kBroken = {
      "run.steps",
      {{"optimizer.schedule=wsd", "optimizer.warmup_steps=11", "optimizer.decay_steps=10"},
       "; optimizer.decay_steps = 9 or less would do"}},
+    {"parallel.distributed_optimizer needs parallel.grad_reduce = \"ordered\": the library's sums "
+     "are "
+     "for all ranks",
+     {{"parallel.distributed_optimizer=true", "parallel.grad_reduce=library"},
+      "; parallel.grad_reduce = \"ordered\" would do"}},
+    {"parallel.grad_wire = \"bf16\" needs parallel.grad_reduce = \"ordered\": MPI cannot add bf16",
+     {{"parallel.grad_wire=bf16", "parallel.grad_reduce=library", "precision.compute=bf16"},
+      "; parallel.grad_reduce = \"ordered\", or parallel.grad_wire = \"fp32\" would do"}},
+    {"parallel.grad_wire = \"bf16\" needs precision.compute = \"bf16\"",
+     {{"parallel.grad_wire=bf16", "precision.compute=fp32"},
+      "; parallel.grad_wire = \"fp32\" would do"}},
+    {"parallel.overlap_param_gather needs parallel.distributed_optimizer = true: without, every "
+     "rank "
+     "makes all values itself",
+     {{"parallel.overlap_param_gather=true"}, "; parallel.overlap_param_gather = false would do"}},
+    {"optimizer.moments = \"bf16\" does not go with precision.compute = \"fp64\", which is for "
+     "verification",
+     {{"optimizer.moments=bf16", "precision.compute=fp64"},
+      "; optimizer.moments = \"fp32\" would do"}},
     {"text as bytes needs model.vocab_size of at least 256",
      {{"model.vocab_size=255"}, "; model.vocab_size = 256, or data.kind = \"tokens\" would do"}},
     {"validation (eval.interval above 0) needs held-out text: data.kind = \"text\" and data.split "

@@ -128,6 +128,24 @@ TEST(DeckValues, BalancingIsOneKindOrAList) {
   EXPECT_EQ(moe("none", "[]").aux_loss_coefficient(), 0);
   EXPECT_SAYS(errors_of_small({"moe.balancing=[\"aux_loss\", \"aux_loss\"]"}), "twice");
   EXPECT_SAYS(errors_of_small({"moe.balancing=[]"}), "is empty");
+  EXPECT_EQ(moe("aux_loss", "0.5").global_aux_counts, "previous");
+}
+
+TEST(DeckValues, TheGlobalLossGoesByOneOfTwoLoads) {
+  const auto overrides = [](const std::string& counts) {
+    return std::vector<std::string>{"moe.balancing=[\"aux_loss\", \"global_aux_loss\"]",
+                                    "moe.aux_loss_coefficients=[0.1, 0.2]",
+                                    "moe.global_aux_counts=" + counts};
+  };
+  const MoeConfig running = read_small(overrides("running")).definition.moe;
+  EXPECT_TRUE(running.goes_by_running_load());
+  EXPECT_FALSE(running.goes_by_previous_load());
+  const MoeConfig previous = read_small(overrides("previous")).definition.moe;
+  EXPECT_FALSE(previous.goes_by_running_load());
+  EXPECT_TRUE(previous.goes_by_previous_load());
+  const MoeConfig none = read_small().definition.moe;
+  EXPECT_FALSE(none.goes_by_running_load() || none.goes_by_previous_load());
+  EXPECT_SAYS(errors_of_small(overrides("so_far")), "\"previous\", \"running\"");
 }
 
 TEST(DeckValues, RulesOfTheRouter) {
@@ -155,6 +173,16 @@ TEST(DeckValues, RulesOfTheRouter) {
   EXPECT_SAYS(errors_of_small({"moe.num_groups=-1"}), "moe.num_groups = -1 is out of range");
   EXPECT_SAYS(errors_of_small({"moe.group_top_k=5000"}), "moe.group_top_k = 5000 is out of range");
   EXPECT_SAYS(errors_of_small({"moe.router_dtype=bf16"}), "\"fp32\", \"fp64\"");
+}
+
+TEST(DeckValues, StepTimeout) {
+  EXPECT_EQ(read_small({}).fault.step_timeout, FaultConfig::kAutoTimeout);
+  EXPECT_EQ(read_small({"fault.step_timeout=auto"}).fault.step_timeout, FaultConfig::kAutoTimeout);
+  EXPECT_EQ(read_small({"fault.step_timeout=0"}).fault.step_timeout, 0);
+  EXPECT_EQ(read_small({"fault.step_timeout=90.5"}).fault.step_timeout, 90.5);
+  EXPECT_EQ(read_small({"fault.step_timeout=2 min"}).fault.step_timeout, 120);
+  EXPECT_SAYS(errors_of_small({"fault.step_timeout=-1"}), "fault.step_timeout = -1");
+  EXPECT_SAYS(errors_of_small({"fault.step_timeout=soon"}), "fault.step_timeout: 'soon'");
 }
 
 TEST(DeckValues, DurationsHaveUnits) {

@@ -77,6 +77,89 @@ TEST_F(AdamW, SmallUpdatesAddUpInTheMaster) {
   expect_close(value, rounded(DType::bf16, {0.99}), kExact, "value after ten steps");
 }
 
+/// A factor of 0.999 is less than half a unit of bf16 away from 1: rounded to the nearest, a second
+/// moment would stay where it is.
+TEST_F(AdamW, MomentsInBf16ForgetAsFastAsTheyShould) {
+  constexpr std::size_t kSize = 4096;
+  const auto filled = [&](DType type, double value) {
+    return vector(type, std::vector<double>(kSize, value));
+  };
+  const AnyView g = filled(DType::fp32, 0), master = filled(DType::fp32, 1);
+  const AnyView m = filled(DType::bf16, 1), v = filled(DType::bf16, 1);
+  const AnyView value = filled(DType::bf16, 1);
+  for (int step = 1; step <= 1000; ++step) {
+    const ops::ChanceRounding rounding{static_cast<std::uint64_t>(step), 0, kSize, 0, 0};
+    ops::adamw(exec_, {0, 0.999, 0.999, 1e-8, 0, 1, step}, g, master, m, v, value, rounding);
+  }
+  for (const AnyView& moment : {m, v}) {
+    double mean = 0;
+    for (const double kept : read(moment).values) mean += kept / kSize;
+    EXPECT_NEAR(mean, std::pow(0.999, 1000), 2e-3);
+  }
+}
+
+/// Up or down by the number of an element in the whole tensor, wherever it is held.
+TEST_F(AdamW, MomentsInBf16DependOnTheElementAlone) {
+  constexpr std::int64_t kRows = 6, kColumns = 8;
+  struct State {
+    AnyView g, master, m, v, value;
+    AnyView* begin() { return &g; }
+    AnyView* end() { return &value + 1; }
+  };
+  const auto start = [&] {
+    const auto draw = [&](const char* name, DType type) {
+      const AnyView drawn = tensors_.random(name, DType::fp32, kRows * kColumns);
+      const AnyView typed = tensors_.poisoned(type, kRows * kColumns);
+      std::vector<double> values = read(drawn).values;
+      for (double& each : values) each = std::abs(each);
+      from_doubles(exec_, values, typed);
+      return typed;
+    };
+    return State{draw("g", DType::fp32), draw("master", DType::fp32), draw("m", DType::bf16),
+                 draw("v", DType::bf16), draw("value", DType::bf16)};
+  };
+  const ops::AdamW rule{1e-3, 0.9, 0.99, 1e-8, 0, 1, 1};
+  State whole = start(), shards = start(), exact = start();
+  ops::adamw(exec_, rule, whole.g, whole.master, whole.m, whole.v, whole.value,
+             {7, 0, kRows * kColumns, 0, 0});
+  // The left and the right half of a matrix, each in two pieces.
+  for (const std::int64_t column : {std::int64_t{0}, kColumns / 2}) {
+    for (const auto& [first, count] : {std::pair<std::int64_t, std::int64_t>{0, 10}, {10, 14}}) {
+      State piece = start();
+      for (AnyView* view = piece.begin(); view != piece.end(); ++view) {
+        std::vector<double> of_shard;
+        const std::vector<double> all = read(*(shards.begin() + (view - piece.begin()))).values;
+        for (std::int64_t row = 0; row < kRows; ++row) {
+          const auto from = all.begin() + row * kColumns + column;
+          of_shard.insert(of_shard.end(), from, from + kColumns / 2);
+        }
+        *view = vector(view->type(), {of_shard.begin() + first, of_shard.begin() + first + count});
+      }
+      ops::adamw(exec_, rule, piece.g, piece.master, piece.m, piece.v, piece.value,
+                 {7, column, kColumns / 2, kColumns, first});
+      const std::vector<double> m = read(piece.m).values, v = read(piece.v).values;
+      for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t at = first + i, row = at / (kColumns / 2);
+        const auto index = static_cast<std::size_t>(row * kColumns + column + at % (kColumns / 2));
+        EXPECT_EQ(m[static_cast<std::size_t>(i)], read(whole.m).values[index]) << index;
+        EXPECT_EQ(v[static_cast<std::size_t>(i)], read(whole.v).values[index]) << index;
+      }
+    }
+  }
+  // Neighbours of what fp32 keeps, not all of them the nearest.
+  exact.m = vector(DType::fp32, read(exact.m).values);
+  exact.v = vector(DType::fp32, read(exact.v).values);
+  ops::adamw(exec_, rule, exact.g, exact.master, exact.m, exact.v, exact.value);
+  int up = 0, down = 0;
+  const std::vector<double> kept = read(whole.v).values, wanted = read(exact.v).values;
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_NEAR(kept[i], wanted[i], wanted[i] / 128);
+    (kept[i] > wanted[i] ? up : down) += 1;
+  }
+  EXPECT_GT(std::min(up, down), 8);
+  expect_close(whole.master, read(exact.master).values, kExact, "master");
+}
+
 class SumSquares : public KernelTest {};
 
 TEST_F(SumSquares, AgreesWithPlainLoopAtTheBordersOfBlocks) {

@@ -24,6 +24,36 @@ TEST_F(Columns, CopyLeavesOtherColumnsAlone) {
   });
 }
 
+TEST_F(Columns, CopyRoundsToAnotherType) {
+  for_each_shape([&](DType type, int rows, int columns) {
+    for (const DType other : kTypes) {
+      const AnyView x = tensors_.random("x", type, rows, columns + 5);
+      const AnyView y = tensors_.poisoned(other, rows, columns);
+      const Matrix from = read(x);
+      std::vector<double> expected;
+      for (int t = 0; t < rows; ++t) {
+        for (int i = 0; i < columns; ++i) expected.push_back(from(t, i + 4));
+      }
+      ops::copy_columns(exec_, x, 4, y, 0, columns);
+      expect_close(y, rounded(other, expected), kExact, std::string(name_of(other)));
+    }
+  });
+}
+
+TEST_F(Columns, AddRoundsOnceAndLeavesOtherColumnsAlone) {
+  for_each_shape([&](DType type, int rows, int columns) {
+    const AnyView x = tensors_.random("x", accum_type(type), rows, columns);
+    const AnyView y = tensors_.random("y", type, rows, columns + 3);
+    const Matrix added = read(x);
+    Matrix expected = read(y);
+    for (int t = 0; t < rows; ++t) {
+      for (int i = 0; i < columns; ++i) expected(t, 2 + i) += added(t, i);
+    }
+    ops::add_columns(exec_, x, y, /*first_y=*/2);
+    expect_close(y, rounded(type, expected.values), tolerance(type), "y");
+  });
+}
+
 TEST_F(Columns, SplitAndJoinMovePartsOfRanks) {
   for_each_shape([&](DType type, int rows, int columns) {
     for (const int ranks : {1, 2, 3}) {

@@ -190,6 +190,69 @@ TEST_F(Permute, CombineRowsAddsTheRowsOfEachToken) {
   }
 }
 
+/// Experts change places, last first, and the rows of two of them lie in other memory. What comes
+/// back from there is what came.
+TEST_F(Permute, ShiftsMoveTheRowsOfAnExpertTogether) {
+  for (const DType type : kTypes) {
+    const Choices choices = random_choices(77, 5, 3);
+    constexpr int kColumns = 33;
+    tensors_ = Tensors(exec_);
+    const Plain order = plain(choices);
+    std::vector<int> shift, offsets = order.expert_offsets;
+    const int all = choices.assignments();
+    for (std::size_t e = 0; e < 5; ++e) {
+      shift.push_back(all - offsets[e + 1] - offsets[e]);  // it ends where others began
+    }
+    const int apart = all - offsets[3];  // experts 4 and 3
+    const ops::RowPlaces places(tensors_.integers(order.row_of), tensors_.integers(choices.experts),
+                                tensors_.integers(shift));
+    const View1<const int> tokens = tensors_.integers(choices.token_offsets);
+    const AnyView x = tensors_.random("x", type, choices.tokens(), kColumns);
+    const AnyView weights = tensors_.random("weights", accum_type(type), all);
+    const AnyView near = tensors_.poisoned(type, all - apart, kColumns);
+    const AnyView far = tensors_.poisoned(type, apart, kColumns);
+    const AnyView near_values = tensors_.poisoned(accum_type(type), all - apart);
+    const AnyView far_values = tensors_.poisoned(accum_type(type), apart);
+
+    ops::permute_rows(exec_, x, tokens, places, apart, near, {weights, near_values},
+                      {0, far, far_values});
+
+    std::vector<double> expected, expected_values;
+    for (int e = 4; e >= 0; --e) {
+      const auto place = static_cast<std::size_t>(e);
+      for (int row = offsets[place]; row < offsets[place + 1]; ++row) {
+        const auto from = static_cast<std::size_t>(row);
+        for (int h = 0; h < kColumns; ++h) expected.push_back(read(x)(order.token_of[from], h));
+        expected_values.push_back(read(weights)(order.assignment_of[from], 0));
+      }
+    }
+    const auto split = [&](const std::vector<double>& values, int width) {
+      const auto middle = values.begin() + apart * width;
+      return std::pair(std::vector<double>(values.begin(), middle),
+                       std::vector<double>(middle, values.end()));
+    };
+    const auto [far_rows, near_rows] = split(expected, kColumns);
+    const auto [of_far, of_near] = split(expected_values, 1);
+    expect_close(far, far_rows, kExact, "far");
+    expect_close(near, near_rows, kExact, "near");
+    expect_close(far_values, of_far, kExact, "values of far");
+    expect_close(near_values, of_near, kExact, "values of near");
+
+    const AnyView rows = tensors_.values(type, expected, all, kColumns);
+    const AnyView values = tensors_.poisoned(accum_type(type), all);
+    from_doubles(exec_, expected_values, values);
+    const AnyView y = tensors_.poisoned(type, choices.tokens(), kColumns);
+    const AnyView back = tensors_.poisoned(accum_type(type), all);
+    ops::combine_rows(exec_, rows, tokens, places, {}, y, {values, back});
+    Matrix sum = zeros(choices.tokens(), kColumns);
+    for (int t = 0; t < choices.tokens(); ++t) {
+      for (int h = 0; h < kColumns; ++h) sum(t, h) = 3 * read(x)(t, h);
+    }
+    expect_close(y, sum.values, tolerance(type), "y");
+    expect_close(back, read(weights).values, kExact, "values back");
+  }
+}
+
 TEST_F(Permute, CombineRowsSumsInFp32) {
   // 256 and 257 times 1: a sum that was rounded to bf16 on the way would stay at 256.
   constexpr int kRows = 514;
@@ -203,12 +266,14 @@ TEST_F(Permute, CombineRowsSumsInFp32) {
 
 TEST(PermuteBytes, CountEachRowOnceInAndOnceOut) {
   constexpr int kFp32 = 4, kBf16 = 2, kIndex = 4;
-  EXPECT_EQ(ops::reorder_bytes(/*rows=*/6, /*hidden=*/5, DType::fp32),
-            6 * 5 * kFp32 * 2 + 6 * kIndex);
+  const auto bytes = [](bool values, bool shifts) {
+    return ops::permute_bytes(/*tokens=*/3, /*assignments=*/6, /*hidden=*/5, DType::bf16,
+                              {values, shifts});
+  };
   const std::int64_t rows = 6 * 5 * kBf16 + 3 * 5 * kBf16 + (3 + 1) * kIndex + 6 * kIndex;
-  EXPECT_EQ(ops::permute_bytes(/*tokens=*/3, /*assignments=*/6, /*hidden=*/5, DType::bf16, false),
-            rows);
-  EXPECT_EQ(ops::permute_bytes(3, 6, 5, DType::bf16, /*with_values=*/true), rows + 2 * 6 * kFp32);
+  EXPECT_EQ(bytes(false, false), rows);
+  EXPECT_EQ(bytes(/*values=*/true, false), rows + 2 * 6 * kFp32);
+  EXPECT_EQ(bytes(false, /*shifts=*/true), rows + 6 * kIndex);
 }
 
 TEST(PermuteBytes, OfThePlanCountAssignmentsTwiceWhereNoCacheKeepsThem) {

@@ -71,6 +71,29 @@ TEST_F(RmsNorm, ForwardAgreesWithPlainLoop) {
   });
 }
 
+/// Behind either of the two forward operations.
+TEST_F(RmsNorm, AgainHasTheSameBits) {
+  for_each_shape([&](DType type, int rows, int columns) {
+    const AnyView x = tensors_.random("x", type, rows, columns);
+    const AnyView addend = tensors_.random("addend", type, rows, columns);
+    const AnyView w = tensors_.random("w", accum_type(type), columns);
+    const auto result = [&] { return tensors_.poisoned(type, rows, columns); };
+    const AnyView r = tensors_.poisoned(accum_type(type), rows), sum = result();
+    const auto expect_again = [&](const AnyIn& of, const AnyView& y, const std::string& what) {
+      const AnyView again = result(), in_place = tensors_.copy(of);
+      ops::rms_norm_again(exec_, of, w, r, again);
+      ops::rms_norm_again(exec_, in_place, w, r, in_place);
+      EXPECT_EQ(read(again).values, read(y).values) << what;
+      EXPECT_EQ(read(in_place).values, read(y).values) << what << ", y is x";
+    };
+    const AnyView y = result(), y_of_sum = result();
+    ops::rms_norm_forward(exec_, x, w, kEps, r, y);
+    expect_again(x, y, "norm");
+    ops::add_rms_norm_forward(exec_, x, addend, w, kEps, sum, r, y_of_sum);
+    expect_again(sum, y_of_sum, "norm of a sum");
+  });
+}
+
 /// One pass is what the two operations are, wherever the sum goes.
 TEST_F(RmsNorm, ForwardOfASumIsAddThenNorm) {
   for_each_shape([&](DType type, int rows, int columns) {

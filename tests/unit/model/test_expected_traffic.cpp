@@ -120,8 +120,8 @@ TEST(ExpectedTraffic, OfExperts) {
 
   step = small_moe_step(2);
   step.parallel.etp = 2;
-  EXPECT_EQ(at(expected(step), "etp", "all_gather"), passes * 2 * 8 * (2 * row + kElement));
-  EXPECT_EQ(at(expected(step), "etp", "all_to_all"), passes * 2 * 8 * (2 * row + kElement));
+  EXPECT_EQ(at(expected(step), "etp", "all_gather"), 0);
+  EXPECT_EQ(at(expected(step), "etp", "all_to_all"), passes * 2 * 8 * (4 * row + 2 * kElement));
 }
 
 /// Both ranks send 8 rows: the busier one gets 8 at least, and all 16 at most.
@@ -174,6 +174,103 @@ TEST(ExpectedTraffic, OfACapacityBoundsTheBusiestRank) {
   };
   EXPECT_EQ(most(16), most(0));
   EXPECT_GT(most(15), most(0));
+}
+
+/// A dense MLP of 12 beside the experts: rows enter and leave as they do there, and its gradients
+/// and the gate's are summed with the others.
+TEST(ExpectedTraffic, OfSharedExperts) {
+  StepShape step = small_moe_step(2);
+  const TrafficBytes plain = expected(step);
+  MoeConfig& moe = step.definition.moe;
+  moe.shared_ffn_hidden_size = 12;
+  const auto more = [&](const TrafficBytes& than, const char* group, const char* collective) {
+    return at(expected(step), group, collective) - at(than, group, collective);
+  };
+  EXPECT_EQ(more(plain, "dp_cp", "all_to_all"), 2 * kMlp * kElement);
+  EXPECT_EQ(more(plain, "dp_cp", "all_gather"), 2 * kMlp * kElement);
+  moe.shared_gate = true;
+  EXPECT_EQ(more(plain, "dp_cp", "all_to_all"), 2 * (kMlp + 8) * kElement);
+
+  moe = small_moe_step(2).definition.moe;
+  step.parallel.tp = 2;
+  step.parallel.sp = true;
+  const TrafficBytes over_tp = expected(step);
+  moe.shared_ffn_hidden_size = 12;
+  moe.shared_gate = true;
+  const std::int64_t passes = 2 * 4, rows = 4 * 8 * kElement;
+  EXPECT_EQ(more(over_tp, "tp", "all_gather"), passes * 3 * rows);
+  EXPECT_EQ(more(over_tp, "tp", "all_to_all"), passes * 2 * rows);
+  EXPECT_EQ(more(over_tp, "tp_dp_cp", "all_to_all"), 2 * 8 * kElement) << "the gate";
+  step.recompute = {"selective", {"shared_experts"}};
+  EXPECT_EQ(more(over_tp, "tp", "all_gather"), passes * 4 * rows);
+  EXPECT_EQ(more(over_tp, "tp", "all_to_all"), passes * 3 * rows);
+}
+
+/// Per sequence, a count and a sum of scores for each of four experts, once whichever losses want
+/// them; two sequences in each of two micro-batches.
+TEST(ExpectedTraffic, OfBalanceOverSequences) {
+  StepShape step = small_moe_step(2);
+  step.parallel.cp = 2;
+  step.micro_size = 2;
+  MoeConfig& moe = step.definition.moe;
+  const std::int64_t sums = 2 * 2 * (2 * 2) * 4 * kNumber;
+  EXPECT_EQ(at(expected(step), "tp_cp", "all_to_all"), 0);
+  moe.balancing = {"seq_aux_loss"};
+  moe.aux_loss_coefficients = {0.1};
+  EXPECT_EQ(at(expected(step), "tp_cp", "all_to_all"), sums);
+  EXPECT_EQ(at(expected(step), "tp_cp", "all_gather"), sums);
+  moe.balancing = {"seq_aux_loss", "aux_loss"};
+  moe.aux_loss_coefficients = {0.1, 0.1};
+  EXPECT_EQ(at(expected(step), "tp_cp", "all_to_all"), sums);
+  step.recompute = {"selective", {"moe"}};
+  EXPECT_EQ(at(expected(step), "tp_cp", "all_to_all"), 2 * sums);
+}
+
+/// Windows of a sequence: a sum for each of four experts, once a round, of which there are 1 to
+/// 100.
+TEST(ExpectedTraffic, OfSinkhorn) {
+  StepShape step = small_moe_step(2);
+  step.parallel.cp = 2;
+  step.micro_size = 2;
+  step.definition.moe.balancing = {"sinkhorn"};
+  const std::int64_t once = 2 * 2 * 2 * 4 * kNumber;
+  const ExpectedTraffic traffic = expected_traffic(step);
+  for (const char* collective : {"all_to_all", "all_gather"}) {
+    EXPECT_EQ(at(traffic.least, "tp_cp", collective), once);
+    EXPECT_EQ(at(traffic.most, "tp_cp", collective), 100 * once);
+  }
+  step.definition.moe.window = 2;
+  EXPECT_EQ(at(expected_traffic(step).least, "tp_cp", "all_to_all"), once / 2);
+}
+
+/// Each rank draws it for its tokens.
+TEST(ExpectedTraffic, JitterCostsNothing) {
+  StepShape step = small_moe_step(4);
+  step.parallel.cp = 2;
+  step.parallel.ep = 2;
+  const TrafficBytes plain = expected(step);
+  step.definition.moe.input_jitter = 0.1;
+  EXPECT_EQ(expected(step), plain);
+}
+
+/// A count for each of four experts over the ranks that share a micro-batch and over dp, not where
+/// forward is done again.
+TEST(ExpectedTraffic, OfTheRunningLoad) {
+  StepShape step = small_moe_step(4);
+  step.parallel.cp = 2;
+  MoeConfig& moe = step.definition.moe;
+  moe.balancing = {"global_aux_loss"};
+  moe.aux_loss_coefficients = {0.1};
+  EXPECT_EQ(at(expected(step), "dp", "all_to_all"), 0);
+  moe.global_aux_counts = "running";
+  const std::int64_t sums = 4 * 2 * 4 * kNumber;
+  for (int pass = 0; pass < 2; ++pass) {
+    for (const char* group : {"tp_cp", "dp"}) {
+      EXPECT_EQ(at(expected(step), group, "all_to_all"), sums) << group;
+      EXPECT_EQ(at(expected(step), group, "all_gather"), sums) << group;
+    }
+    step.recompute = {"full"};
+  }
 }
 
 TEST(ExpectedTraffic, CountsThousandsOfRanks) {

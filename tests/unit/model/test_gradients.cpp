@@ -30,12 +30,15 @@ struct Gradients {
   explicit Gradients(const ModelDefinition& definition)
       : runner(tiny_runner(definition, built_backends())),
         optimizer_memory(runner->memory(), MemoryClass::optimizer, "optimizer"),
-        optimizer(runner->model(), {}, runner->exec(), optimizer_memory) {}
+        buckets(make_grad_buckets(runner->model(), runner->groups(), ParallelConfig().bucket_size)),
+        optimizer(buckets, runner->groups(), {}, {}, runner->exec(), optimizer_memory,
+                  runner->memory()),
+        reducer(runner->model(), buckets, runner->groups(), {}, runner->memory()) {}
 
   void fill(double value) {
     for (const Optimizer::State& state : optimizer.states()) {
-      const auto size = static_cast<std::size_t>(state.parameter->size());
-      from_doubles(runner->exec(), Values(size, value), state.parameter->grad());
+      const auto size = static_cast<std::size_t>(state.piece.parameter->size());
+      from_doubles(runner->exec(), Values(size, value), state.piece.parameter->grad());
     }
   }
   void train(const std::vector<HostMicroBatch>& batches) {
@@ -44,14 +47,17 @@ struct Gradients {
   std::map<std::string, Values> all() const {
     std::map<std::string, Values> found;
     for (const Optimizer::State& state : optimizer.states()) {
-      found[state.parameter->name()] = to_doubles(runner->exec(), state.parameter->grad());
+      found[state.piece.parameter->name()] =
+          to_doubles(runner->exec(), state.piece.parameter->grad());
     }
     return found;
   }
 
   std::unique_ptr<ModelRunner> runner;
   Arena optimizer_memory;
+  std::vector<GradBucket> buckets;
   Optimizer optimizer;
+  GradReducer reducer;
 };
 
 /// Whatever the last step has left: NaN here, which would stay in every sum. One, two and four
@@ -66,7 +72,7 @@ TEST(Gradients, AreThoseOfZeroedMemoryWhateverItHolds) {
       left.fill(kNaN);
       left.optimizer.restart_gradients();
       left.train(tiny_batches(4, micro_size));
-      left.optimizer.finish_gradients(left.runner->exec());
+      left.reducer.reduce(left.runner->exec(), left.runner->scratch());
       const auto expected = zeroed.all(), found = left.all();
       for (const auto& [name, values] : expected) {
         EXPECT_TRUE(close(found.at(name), values, {1e-12, 1e-12})) << name;
@@ -97,12 +103,12 @@ TEST(Gradients, AreZeroWhereNothingIsAdded) {
   Gradients gradients(many_experts(/*tied=*/false));
   gradients.fill(kNaN);
   gradients.optimizer.restart_gradients();
-  gradients.optimizer.finish_gradients(gradients.runner->exec());
+  gradients.reducer.reduce(gradients.runner->exec(), gradients.runner->scratch());
   for (const auto& [name, values] : gradients.all()) {
     EXPECT_EQ(values, Values(values.size(), 0)) << name;
   }
   gradients.fill(3);
-  gradients.optimizer.finish_gradients(gradients.runner->exec());
+  gradients.reducer.reduce(gradients.runner->exec(), gradients.runner->scratch());
   EXPECT_EQ(gradients.all().at("lm_head.weight").front(), 3) << "of a step that is over";
 }
 

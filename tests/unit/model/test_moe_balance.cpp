@@ -130,6 +130,39 @@ TEST(Balancing, GlobalLossOfAnEvenLoadIsItsCoefficient) {
   EXPECT_NEAR(moe.losses()[2], 0.7, 1e-14);
 }
 
+/// Loss and gradients by the counts of two micro-batches are those of a step before with the same
+/// load.
+TEST(Balancing, GlobalLossOfTheRunningLoad) {
+  MoeLayerConfig running = config({"global_aux_loss"}, {0.7});
+  running.moe.global_aux_counts = "running";
+  Layer moe(running, 4, 1), before(config({"global_aux_loss"}, {0.7}), 4, 1);
+  const AnyView counts = moe.tensors.poisoned(DType::fp64, 2, kExperts);
+  const AnyView y = moe.tensors.poisoned(DType::fp64, 24, kHidden);
+  std::vector<double> expected_load(kExperts, 0);
+  moe.step.running = {counts.as2<double>(), /*layers=*/1};
+  for (const int micro_batch : {0, 1}) {
+    moe.step.running.micro_batch = micro_batch;
+    const AnyView x = moe.tensors.random(micro_batch == 0 ? "x" : "x2", DType::fp64, 24, kHidden);
+    moe.forward(x, y);
+    std::vector<double> load = expected_load;
+    for (int e = 0; e < kExperts; ++e) {
+      double& count = expected_load[static_cast<std::size_t>(e)];
+      count += moe.statistic(MoeStatistics::counted(kExperts, e));
+      load[static_cast<std::size_t>(e)] = count / (24 * (micro_batch + 1));
+    }
+    from_doubles(before.exec, load, before.load);
+    before.forward(x, y);
+    EXPECT_NEAR(moe.losses()[2], before.losses()[2], 1e-14);
+    EXPECT_GT(std::abs(moe.losses()[2] - 0.7), 1e-3) << "not by an even load";
+    const auto gradient = [&](Layer& of) {
+      const AnyView dx = of.tensors.poisoned(DType::fp64, 24, kHidden);
+      of.layer.backward(of.context(), of.saved, x, dx);
+      return to_doubles(of.exec, dx);
+    };
+    EXPECT_TRUE(close(gradient(moe), gradient(before), tolerance(DType::fp64)));
+  }
+}
+
 TEST(Balancing, EvaluationHasNone) {
   Layer moe(config({"aux_loss"}, {1}), 4, 1);
   moe.step.training = false;

@@ -30,10 +30,10 @@ OneStep run_step(const OptimizerConfig& config, DType type = DType::fp64) {
   OneStep result;
   result.metrics = trainer.step(1, tiny_batches(4, 2));
   for (const Optimizer::State& state : trainer.optimizer().states()) {
-    const std::string& name = state.parameter->name();
+    const std::string& name = state.piece.parameter->name();
     const auto values = [&](const AnyIn& view) { return to_doubles(runner->exec(), view); };
     result.weights[name] = values(state.master);
-    result.gradients[name] = values(state.parameter->grad());
+    result.gradients[name] = values(state.piece.parameter->grad());
     result.first_moments[name] = values(state.first_moment);
     result.second_moments[name] = values(state.second_moment);
   }
@@ -103,16 +103,16 @@ TEST(Optimizer, MastersAreApartWhereTypesDiffer) {
     trainer.step(1, tiny_batches(4, 2));
     trainer.optimizer().restore_values(runner->exec());
     for (const Optimizer::State& state : trainer.optimizer().states()) {
-      const ParameterSpec& spec = state.parameter->spec();
+      const ParameterSpec& spec = state.piece.parameter->spec();
       EXPECT_EQ(state.master.type(), accum_type(type));
-      EXPECT_EQ(state.master.data() == state.parameter->value().data(),
+      EXPECT_EQ(state.master.data() == state.piece.parameter->value().data(),
                 spec.type == accum_type(type))
           << spec.name;
       const std::vector<double> master = to_doubles(runner->exec(), state.master);
       Tensors tensors(runner->exec());
       const AnyView rounded = tensors.poisoned(spec.type, state.master.size());
       from_doubles(runner->exec(), master, rounded);
-      EXPECT_EQ(to_doubles(runner->exec(), state.parameter->value()),
+      EXPECT_EQ(to_doubles(runner->exec(), state.piece.parameter->value()),
                 to_doubles(runner->exec(), rounded))
           << spec.name;
     }
@@ -128,8 +128,8 @@ TEST(Optimizer, ResetTakesTheValuesAndForgetsTheMoments) {
   trainer.optimizer().reset(runner->exec());
   for (const Optimizer::State& state : trainer.optimizer().states()) {
     EXPECT_EQ(to_doubles(runner->exec(), state.master),
-              to_doubles(runner->exec(), state.parameter->value()));
-    const std::vector<double> zeros(static_cast<std::size_t>(state.parameter->size()));
+              to_doubles(runner->exec(), state.piece.parameter->value()));
+    const std::vector<double> zeros(static_cast<std::size_t>(state.piece.parameter->size()));
     EXPECT_EQ(to_doubles(runner->exec(), state.first_moment), zeros);
     EXPECT_EQ(to_doubles(runner->exec(), state.second_moment), zeros);
   }

@@ -27,8 +27,8 @@ struct Training {
     std::vector<double> all;
     trainer.optimizer().restore_values(runner->exec());
     for (const Optimizer::State& state : trainer.optimizer().states()) {
-      for (const AnyView& view :
-           {state.parameter->value(), state.master, state.first_moment, state.second_moment}) {
+      for (const AnyView& view : {state.piece.parameter->value(), state.master, state.first_moment,
+                                  state.second_moment}) {
         const std::vector<double> values = to_doubles(runner->exec(), view);
         all.insert(all.end(), values.begin(), values.end());
       }

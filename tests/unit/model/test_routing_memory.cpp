@@ -44,6 +44,8 @@ TEST(RoutingMemory, GoesOnWhereARouterReadsIt) {
   EXPECT_FALSE(Memory(settings).memory.goes_on());
   settings.balancing = {"aux_loss", "global_aux_loss"};
   EXPECT_TRUE(Memory(settings).memory.goes_on());
+  settings.global_aux_counts = "running";
+  EXPECT_FALSE(Memory(settings).memory.goes_on()) << "a step counts from 0";
 }
 
 TEST(RoutingMemory, WithoutABiasThereIsNone) {

@@ -46,7 +46,7 @@ struct Training {
   std::vector<char> state() {
     std::vector<char> bytes;
     for (const Optimizer::State& each : trainer.optimizer().states()) {
-      const Parameter& parameter = *each.parameter;
+      const Parameter& parameter = *each.piece.parameter;
       const AnyIn values = parameter.keeps_values() ? AnyIn(parameter.value())
                                                     : parameter.prepared(GemmKind::forward).packed;
       for (const AnyIn& view :

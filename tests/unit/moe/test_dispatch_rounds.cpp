@@ -25,22 +25,36 @@ Chunks chunks(const std::vector<DispatchChunk>& all) {
 ///   source 1:  1 2 | 0 4
 DispatchCounts two_by_two() { return {2, 4, {2, 1, 3, 0, 1, 2, 0, 4}}; }
 
-TEST(PlanDispatch, WithoutABudgetThereIsOneRound) {
+/// (first, rows) of each block of each rank.
+using Blocks = std::vector<Chunks>;
+
+Blocks blocks(const RowBlocks& all) {
+  Blocks result;
+  for (const std::vector<RowBlock>& of_rank : all) {
+    result.emplace_back();
+    for (const RowBlock& block : of_rank) result.back().push_back({block.first, block.rows});
+  }
+  return result;
+}
+
+TEST(PlanDispatch, WithoutABudgetOwnRowsStayAndAllComeToTheirPlaces) {
   const DispatchRounds plan = plan_dispatch(two_by_two(), /*source=*/0, /*budget=*/0);
   ASSERT_EQ(plan.rounds.size(), 1U);
-  EXPECT_EQ(chunks(plan.to_send), (Chunks{{0, 0, 2}, {2, 2, 1}, {3, 3, 3}}));
   const DispatchRound& round = plan.rounds[0];
-  EXPECT_EQ(round.first_sent, 0);
-  EXPECT_EQ(round.sent, 6);
-  EXPECT_EQ(round.send_rows, (Rows{3, 3}));
-  EXPECT_EQ(round.receive_rows, (Rows{3, 3}));
+  // Arrival is e0: s0 s0 s1, e1: s0 s1 s1; three rows for rank 1 follow at home.
+  EXPECT_TRUE(round.own_stays);
+  EXPECT_EQ(round.first_arrived, 0);
+  EXPECT_EQ(round.arrived, 6);
+  EXPECT_EQ(blocks(round.arrival), (Blocks{{{0, 2}, {3, 1}}, {{2, 1}, {4, 2}}}));
+  EXPECT_EQ(round.first_sent, 6);
+  EXPECT_EQ(round.sent, 3);
+  EXPECT_EQ(blocks(round.home), (Blocks{{{0, 2}, {3, 1}}, {{6, 3}}}));
+  EXPECT_EQ(chunks(plan.to_home), (Chunks{{0, 0, 2}, {2, 3, 1}, {3, 6, 3}, {6, 9, 0}}));
+  EXPECT_EQ(plan.at_home, 9);
   EXPECT_EQ(round.received, 6);
-  EXPECT_EQ(round.arrived, 6) << "with one rank of etp that is all";
-  EXPECT_EQ(round.gather_rows, (Rows{6}));
+  EXPECT_EQ(blocks(round.local), (Blocks{{{0, 3}, {3, 3}}})) << "with one rank of etp that is all";
   EXPECT_EQ(plan.largest, 6);
   EXPECT_EQ(round.expert_offsets, (Rows{0, 3, 6})) << "2 + 1 and 1 + 2 rows";
-  // Arrival is source 0: e0 e0 e1, source 1: e0 e1 e1; local order e0 e0 e0 e1 e1 e1.
-  EXPECT_EQ(chunks(round.to_local), (Chunks{{0, 0, 2}, {2, 3, 1}, {3, 2, 1}, {4, 4, 2}}));
 }
 
 TEST(PlanDispatch, ABudgetCutsTheRowsOfEachRank) {
@@ -48,17 +62,30 @@ TEST(PlanDispatch, ABudgetCutsTheRowsOfEachRank) {
   ASSERT_EQ(plan.rounds.size(), 3U) << "7 rows for rank 1";
   // Rows for rank 0 are numbered s0e0 s0e0 s1e0 | s0e1 s1e1 s1e1, those for rank 1
   // s0e2 s0e2 s0e2 | s1e3 s1e3 s1e3 | s1e3.
-  EXPECT_EQ(plan.rounds[0].send_rows, (Rows{1, 0}));
-  EXPECT_EQ(plan.rounds[1].send_rows, (Rows{2, 3}));
-  EXPECT_EQ(plan.rounds[2].send_rows, (Rows{0, 1}));
-  EXPECT_EQ(plan.rounds[0].receive_rows, (Rows{3, 0}));
-  EXPECT_EQ(plan.rounds[1].receive_rows, (Rows{0, 3}));
-  EXPECT_EQ(plan.rounds[2].receive_rows, (Rows{0, 1}));
+  EXPECT_FALSE(plan.rounds[0].own_stays) << "the next round takes the place";
+  EXPECT_EQ(blocks(plan.rounds[0].home), (Blocks{{{0, 1}}, {}}));
+  EXPECT_EQ(blocks(plan.rounds[1].home), (Blocks{{{1, 2}}, {{3, 3}}}));
+  EXPECT_EQ(blocks(plan.rounds[2].home), (Blocks{{}, {{6, 1}}}));
+  EXPECT_EQ(blocks(plan.rounds[0].arrival), (Blocks{{{0, 3}}, {}}));
+  EXPECT_EQ(blocks(plan.rounds[1].arrival), (Blocks{{}, {{0, 3}}}));
+  EXPECT_EQ(blocks(plan.rounds[2].arrival), (Blocks{{}, {{0, 1}}}));
   EXPECT_EQ(plan.rounds[0].expert_offsets, (Rows{0, 3, 3}));
   EXPECT_EQ(plan.rounds[1].expert_offsets, (Rows{0, 0, 3}));
   EXPECT_EQ(plan.rounds[2].expert_offsets, (Rows{0, 0, 1}));
   EXPECT_EQ(plan.rounds[2].first_sent, 6);
+  EXPECT_EQ(plan.at_home, 7);
   EXPECT_EQ(plan.largest, 3);
+}
+
+TEST(PlanDispatch, OnOneRankOwnRowsStayInEveryRound) {
+  const DispatchRounds plan = plan_dispatch({1, 2, {3, 2}}, /*source=*/0, /*budget=*/2);
+  ASSERT_EQ(plan.rounds.size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(plan.rounds[i].own_stays);
+    EXPECT_EQ(plan.rounds[i].first_arrived, static_cast<std::int64_t>(2 * i));
+    EXPECT_EQ(plan.rounds[i].sent, 0);
+  }
+  EXPECT_EQ(chunks(plan.to_home), (Chunks{{0, 0, 2}, {2, 2, 1}, {3, 3, 1}, {4, 4, 1}}));
 }
 
 /// Two ranks of etp for each of the two of ep, four sources:
@@ -72,52 +99,52 @@ TEST(PlanDispatch, WhatArrivesIsGatheredOverEtp) {
   const DispatchRounds plan = plan_dispatch(with_slices(), /*source=*/2, /*budget=*/0);
   ASSERT_EQ(plan.rounds.size(), 1U);
   const DispatchRound& round = plan.rounds[0];
-  EXPECT_EQ(round.send_rows, (Rows{3, 0}));
-  EXPECT_EQ(round.receive_rows, (Rows{3, 1})) << "from sources 2 and 3";
+  EXPECT_EQ(blocks(round.arrival), (Blocks{{{1, 3}}, {{0, 1}}}))
+      << "from sources 2 and 3: s3e0 comes before s2e1";
   EXPECT_EQ(round.arrived, 4);
-  EXPECT_EQ(round.gather_rows, (Rows{3, 4})) << "1 + 2 arrived at rank 0 of etp";
   EXPECT_EQ(round.received, 7);
   EXPECT_EQ(plan.largest, 7);
   EXPECT_EQ(round.expert_offsets, (Rows{0, 2, 7}));
-  // Gathered s0e0 s1e1 s1e1 s2e1 s2e1 s2e1 s3e0, local order s0e0 s3e0 s1e1 s1e1 s2e1 s2e1 s2e1.
-  EXPECT_EQ(chunks(round.to_local), (Chunks{{0, 0, 1}, {1, 2, 2}, {3, 4, 3}, {6, 1, 1}}));
+  // Local order: s0e0 s3e0 s1e1 s1e1 s2e1 s2e1 s2e1.
+  EXPECT_EQ(blocks(round.local), (Blocks{{{0, 1}, {2, 2}}, {{1, 1}, {4, 3}}}));
 }
 
 TEST(PlanDispatch, ABudgetBoundsWhatARankHasAfterTheGather) {
   const DispatchRounds plan = plan_dispatch(with_slices(), /*source=*/3, /*budget=*/4);
   ASSERT_EQ(plan.rounds.size(), 2U) << "7 rows for either rank of ep";
   // Rows for ep 1 are numbered s0e2 s0e2 s1e3 s3e3 | s3e3 s3e3 s3e3.
-  EXPECT_EQ(plan.rounds[0].gather_rows, (Rows{3, 1}));
-  EXPECT_EQ(plan.rounds[0].receive_rows, (Rows{0, 1}));
-  EXPECT_EQ(plan.rounds[1].gather_rows, (Rows{0, 3}));
-  EXPECT_EQ(plan.rounds[1].receive_rows, (Rows{0, 3}));
-  EXPECT_EQ(plan.rounds[0].send_rows, (Rows{1, 1}));
-  EXPECT_EQ(plan.rounds[1].send_rows, (Rows{0, 3}));
+  EXPECT_EQ(blocks(plan.rounds[0].local), (Blocks{{{0, 2}, {2, 1}}, {{3, 1}}}));
+  EXPECT_EQ(blocks(plan.rounds[0].arrival), (Blocks{{}, {{0, 1}}}));
+  EXPECT_EQ(blocks(plan.rounds[1].local), (Blocks{{}, {{0, 3}}}));
+  EXPECT_EQ(blocks(plan.rounds[1].arrival), (Blocks{{}, {{0, 3}}}));
+  EXPECT_EQ(blocks(plan.rounds[0].home), (Blocks{{{0, 1}}, {{1, 1}}}));
+  EXPECT_EQ(blocks(plan.rounds[1].home), (Blocks{{}, {{2, 3}}}));
 }
 
 TEST(PlanDispatch, RoundsInterleaveWhatGoesToDifferentRanks) {
   // One source of four rows, two for each of two experts on ranks of their own.
   const DispatchRounds plan = plan_dispatch({2, 2, {2, 2, 0, 0}}, /*source=*/0, /*budget=*/1);
   ASSERT_EQ(plan.rounds.size(), 2U);
-  EXPECT_EQ(chunks(plan.to_send), (Chunks{{0, 0, 1}, {2, 1, 1}, {1, 2, 1}, {3, 3, 1}}));
-}
-
-TEST(PlanDispatch, OneExpertOnEachRankKeepsTheOrderOfArrival) {
-  const DispatchRounds plan = plan_dispatch({3, 3, {1, 2, 0, 4, 0, 1, 2, 2, 3}}, 0, 0);
-  EXPECT_EQ(chunks(plan.rounds[0].to_local), (Chunks{{0, 0, 1}, {1, 1, 4}, {5, 5, 2}}));
+  EXPECT_EQ(chunks(plan.to_home), (Chunks{{0, 0, 1}, {2, 1, 1}, {1, 2, 1}, {3, 3, 1}}));
 }
 
 TEST(PlanDispatch, NothingToSendIsOneEmptyRound) {
   for (const std::int64_t budget : {0, 5}) {
     const DispatchRounds plan = plan_dispatch({2, 4, Rows(8, 0)}, 1, budget);
     ASSERT_EQ(plan.rounds.size(), 1U);
-    EXPECT_TRUE(plan.to_send.empty());
     EXPECT_EQ(plan.largest, 0);
-    EXPECT_EQ(plan.rounds[0].send_rows, (Rows{0, 0}));
-    EXPECT_EQ(plan.rounds[0].receive_rows, (Rows{0, 0}));
+    EXPECT_EQ(plan.at_home, 0);
+    EXPECT_EQ(blocks(plan.rounds[0].home), (Blocks{{}, {}}));
+    EXPECT_EQ(blocks(plan.rounds[0].arrival), (Blocks{{}, {}}));
+    EXPECT_EQ(blocks(plan.rounds[0].local), (Blocks{{}}));
     EXPECT_EQ(plan.rounds[0].expert_offsets, (Rows{0, 0, 0}));
-    EXPECT_TRUE(plan.rounds[0].to_local.empty());
   }
+}
+
+TEST(RowBlocks, WithoutARankAndCountedFromAnotherPlace) {
+  const RowBlocks all = {{{3, 2}}, {{5, 1}, {9, 4}}};
+  EXPECT_EQ(blocks(without(all, 0)), (Blocks{{}, {{5, 1}, {9, 4}}}));
+  EXPECT_EQ(blocks(counted_from(3, all)), (Blocks{{{0, 2}}, {{2, 1}, {6, 4}}}));
 }
 
 TEST(PlanDispatch, ExpertsMustSpreadEvenly) {
@@ -135,6 +162,8 @@ struct Row {
   auto operator<=>(const Row&) const = default;
 };
 
+const Row kNone{-1, -1, -1};
+
 /// All rows of an exchange that a test carries out in the memory of one process.
 class Exchange {
  public:
@@ -142,13 +171,14 @@ class Exchange {
       : counts_(std::move(counts)), budget_(budget) {
     for (int source = 0; source < counts_.sources(); ++source) {
       plans_.push_back(plan_dispatch(counts_, source, budget));
-      sent_.push_back(in_sending_order(source));
+      home_.push_back(at_home(source));
     }
   }
 
   void check() const {
     for (const DispatchRounds& plan : plans_) RC_ASSERT(plan.rounds.size() == rounds());
     for (int source = 0; source < counts_.sources(); ++source) check_received(source);
+    for (int source = 0; source < counts_.sources(); ++source) check_home(source);
   }
 
  private:
@@ -172,63 +202,87 @@ class Exchange {
     return rows;
   }
 
-  /// Moves rows by chunks, which must use each place before and after exactly once.
-  static std::vector<Row> moved(const std::vector<Row>& rows,
-                                const std::vector<DispatchChunk>& chunks) {
-    std::vector<Row> result(rows.size(), Row{-1, -1, -1});
-    std::vector<int> taken(rows.size(), 0);
-    for (const DispatchChunk& chunk : chunks) {
-      RC_ASSERT(chunk.rows > 0);
-      for (std::int64_t i = 0; i < chunk.rows; ++i) {
-        const auto from = static_cast<std::size_t>(chunk.from + i),
-                   to = static_cast<std::size_t>(chunk.to + i);
-        RC_ASSERT(from < rows.size() && to < rows.size());
-        RC_ASSERT(result[to].expert == -1 && taken[from]++ == 0);
-        result[to] = rows[from];
-      }
-    }
-    RC_ASSERT(std::count(taken.begin(), taken.end(), 1) ==
-              static_cast<std::ptrdiff_t>(taken.size()));
-    return result;
-  }
-
-  std::vector<Row> in_sending_order(int source) const {
-    std::vector<Row> rows;
+  /// Rows that a source has, at their places; those of others stay empty.
+  std::vector<Row> at_home(int source) const {
+    const DispatchRounds& plan = plans_[static_cast<std::size_t>(source)];
+    std::vector<Row> rows, home(static_cast<std::size_t>(plan.at_home), kNone);
     for (int expert = 0; expert < counts_.experts; ++expert) {
       for (std::int64_t i = 0; i < counts_(source, expert); ++i) {
         rows.push_back({expert, source, i});
       }
     }
-    return moved(rows, plans_[static_cast<std::size_t>(source)].to_send);
+    std::size_t taken = 0;
+    for (const DispatchChunk& chunk : plan.to_home) {
+      for (std::int64_t i = 0; i < chunk.rows; ++i, ++taken) {
+        Row& place = home.at(static_cast<std::size_t>(chunk.to + i));
+        RC_ASSERT(place == kNone);
+        place = rows.at(static_cast<std::size_t>(chunk.from + i));
+      }
+    }
+    RC_ASSERT(taken == rows.size());
+    return home;
   }
 
   const DispatchRound& round_of(int source, std::size_t round) const {
     return plans_[static_cast<std::size_t>(source)].rounds[round];
   }
 
-  /// What a source sends to rank `rank` of ep in a round.
-  std::vector<Row> message(int source, int rank, std::size_t round) const {
-    const DispatchRound& counts = round_of(source, round);
-    std::int64_t first = counts.first_sent;
-    for (int r = 0; r < rank; ++r) first += counts.send_rows[static_cast<std::size_t>(r)];
-    const std::int64_t rows = counts.send_rows[static_cast<std::size_t>(rank)];
-    RC_ASSERT(first + rows <= counts.first_sent + counts.sent);
-    const auto begin = sent_[static_cast<std::size_t>(source)].begin() + first;
-    return {begin, begin + rows};
+  /// to = from, block by block.
+  static void move(const std::vector<Row>& from, const std::vector<RowBlock>& at,
+                   std::vector<Row>& to, const std::vector<RowBlock>& places) {
+    RC_ASSERT(at.size() == places.size());
+    for (std::size_t b = 0; b < at.size(); ++b) {
+      RC_ASSERT(at[b].rows == places[b].rows && at[b].rows > 0);
+      for (std::int64_t i = 0; i < at[b].rows; ++i) {
+        Row& place = to.at(static_cast<std::size_t>(places[b].first + i));
+        RC_ASSERT(place == kNone);
+        place = from.at(static_cast<std::size_t>(at[b].first + i));
+      }
+    }
   }
 
-  /// The rows that a rank has after the exchange over its group ep.
-  std::vector<Row> arrived_at(int etp_rank, int ep_rank, std::size_t round) const {
-    const DispatchRound& counts = round_of(etp_rank * counts_.ep + ep_rank, round);
-    std::vector<Row> arrived;
+  /// The rows that a source has after the exchange over its group ep.
+  std::vector<Row> arrived_at(int source, std::size_t round) const {
+    const DispatchRound& leg = round_of(source, round);
+    std::vector<Row> arrived(static_cast<std::size_t>(leg.arrived), kNone);
     for (int p = 0; p < counts_.ep; ++p) {
-      const std::vector<Row> rows = message(etp_rank * counts_.ep + p, ep_rank, round);
-      RC_ASSERT(static_cast<std::int64_t>(rows.size()) ==
-                counts.receive_rows[static_cast<std::size_t>(p)]);
-      arrived.insert(arrived.end(), rows.begin(), rows.end());
+      const int from = source / counts_.ep * counts_.ep + p;
+      move(home_[static_cast<std::size_t>(from)],
+           round_of(from, round).home[static_cast<std::size_t>(source % counts_.ep)], arrived,
+           leg.arrival[static_cast<std::size_t>(p)]);
     }
-    RC_ASSERT(static_cast<std::int64_t>(arrived.size()) == counts.arrived);
+    if (leg.own_stays) check_own(source, leg, arrived);
     return arrived;
+  }
+  /// What stays is at home where it arrives.
+  void check_own(int source, const DispatchRound& leg, const std::vector<Row>& arrived) const {
+    const std::vector<Row>& home = home_[static_cast<std::size_t>(source)];
+    for (std::size_t i = 0; i < arrived.size(); ++i) {
+      const Row& there = home.at(static_cast<std::size_t>(leg.first_arrived) + i);
+      RC_ASSERT(there == (arrived[i].source == source ? arrived[i] : kNone));
+    }
+  }
+
+  /// Each row that a source has goes in one of the rounds, and none of them meet.
+  void check_home(int source) const {
+    std::vector<int> sent(home_[static_cast<std::size_t>(source)].size(), 0);
+    for (std::size_t round = 0; round < rounds(); ++round) {
+      const DispatchRound& leg = round_of(source, round);
+      for (int p = 0; p < counts_.ep; ++p) {
+        const bool stays = leg.own_stays && p == source % counts_.ep;
+        for (const RowBlock& block : leg.home[static_cast<std::size_t>(p)]) {
+          RC_ASSERT(stays || (block.first >= leg.first_sent &&
+                              block.first + block.rows <= leg.first_sent + leg.sent));
+          for (std::int64_t i = 0; i < block.rows; ++i) {
+            ++sent.at(static_cast<std::size_t>(block.first + i));
+          }
+        }
+      }
+    }
+    for (std::size_t place = 0; place < sent.size(); ++place) {
+      const bool taken = home_[static_cast<std::size_t>(source)][place] != kNone;
+      RC_ASSERT(sent[place] == (taken ? 1 : 0));
+    }
   }
 
   void check_received(int source) const {
@@ -237,11 +291,11 @@ class Exchange {
     std::vector<Row> received;
     std::int64_t largest = 0;
     for (std::size_t round = 0; round < plan.rounds.size(); ++round) {
-      const DispatchRound& counts = plan.rounds[round];
+      const DispatchRound& leg = plan.rounds[round];
       const std::vector<Row> local = check_round(source, round);
       received.insert(received.end(), local.begin(), local.end());
-      largest = std::max(largest, counts.received);
-      const bool full = budget_ > 0 && counts.received == budget_;
+      largest = std::max(largest, leg.received);
+      const bool full = budget_ > 0 && leg.received == budget_;
       RC_ASSERT(full || received.size() == wanted.size());
     }
     // Across the rounds, too, rows are in the order of experts, sources and tokens.
@@ -251,24 +305,21 @@ class Exchange {
 
   /// The rows that a source receives in a round, in local order.
   std::vector<Row> check_round(int source, std::size_t round) const {
-    const DispatchRound& counts = round_of(source, round);
+    const DispatchRound& leg = round_of(source, round);
     const int rank = source % counts_.ep;
-    RC_ASSERT(budget_ == 0 || counts.received <= budget_);
-    std::vector<Row> gathered;
-    for (int t = 0; t < counts_.etp; ++t) {
-      const std::vector<Row> rows = arrived_at(t, rank, round);
-      RC_ASSERT(static_cast<std::int64_t>(rows.size()) ==
-                counts.gather_rows[static_cast<std::size_t>(t)]);
-      gathered.insert(gathered.end(), rows.begin(), rows.end());
+    RC_ASSERT(budget_ == 0 || leg.received <= budget_);
+    std::vector<Row> local(static_cast<std::size_t>(leg.received), kNone);
+    for (int slice = 0; slice < counts_.etp; ++slice) {
+      const std::vector<Row> arrived = arrived_at(slice * counts_.ep + rank, round);
+      const std::vector<RowBlock>& places = leg.local[static_cast<std::size_t>(slice)];
+      RC_ASSERT(rows_of(places) == static_cast<std::int64_t>(arrived.size()));
+      move(arrived, packed(places), local, places);
     }
-    RC_ASSERT(static_cast<std::int64_t>(gathered.size()) == counts.received);
-    std::vector<Row> local = moved(gathered, counts.to_local);
-    RC_ASSERT(counts.expert_offsets.size() == static_cast<std::size_t>(counts_.local()) + 1);
-    RC_ASSERT(counts.expert_offsets.front() == 0 &&
-              counts.expert_offsets.back() == counts.received);
+    RC_ASSERT(leg.expert_offsets.size() == static_cast<std::size_t>(counts_.local()) + 1);
+    RC_ASSERT(leg.expert_offsets.front() == 0 && leg.expert_offsets.back() == leg.received);
     for (int l = 0; l < counts_.local(); ++l) {
-      for (std::int64_t i = counts.expert_offsets[static_cast<std::size_t>(l)];
-           i < counts.expert_offsets[static_cast<std::size_t>(l) + 1]; ++i) {
+      for (std::int64_t i = leg.expert_offsets[static_cast<std::size_t>(l)];
+           i < leg.expert_offsets[static_cast<std::size_t>(l) + 1]; ++i) {
         RC_ASSERT(local[static_cast<std::size_t>(i)].expert == rank * counts_.local() + l);
       }
     }
@@ -278,7 +329,7 @@ class Exchange {
   DispatchCounts counts_;
   std::int64_t budget_;
   std::vector<DispatchRounds> plans_;
-  std::vector<std::vector<Row>> sent_;  ///< of each rank, in the order of sending
+  std::vector<std::vector<Row>> home_;  ///< of each rank
 };
 
 RC_GTEST_PROP(PlanDispatch, EveryRowReachesItsExpertInOrderAndWithinTheBudget, ()) {

@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <filesystem>
 #include <optional>
+#include <thread>
 
 namespace konclave {
 namespace {
@@ -32,6 +35,29 @@ TEST(RunLock, RespectsAHeartbeatOfAnotherHost) {
 
   expect_error([&] { RunLock lock(folder.path("")); }, ExitCode::resource,
                {"elsewhere", "7", "job 99"});
+}
+
+/// Without it the lock of a run that lives would be a dead one's to other hosts.
+TEST(RunLock, BeatsAsLongAsItIsHeld) {
+  using std::chrono_literals::operator""ms, std::chrono_literals::operator""min;
+  const TemporaryFolder folder;
+  const std::string file = folder.path("lock");
+  std::filesystem::file_time_type last;
+  {
+    const RunLock lock(folder.path(""), /*heartbeat=*/0.01);
+    for (int beat = 0; beat < 3; ++beat) {
+      const auto old = std::filesystem::last_write_time(file) - 60min;
+      std::filesystem::last_write_time(file, old);
+      for (int wait = 0; wait < 500 && std::filesystem::last_write_time(file) == old; ++wait) {
+        std::this_thread::sleep_for(10ms);
+      }
+      EXPECT_GT(std::filesystem::last_write_time(file), old + 30min) << "beat " << beat;
+    }
+    last = std::filesystem::last_write_time(file);
+  }
+  std::filesystem::last_write_time(file, last - 60min);
+  std::this_thread::sleep_for(50ms);
+  EXPECT_EQ(std::filesystem::last_write_time(file), last - 60min) << "it ends with the lock";
 }
 
 TEST(RunLock, NeedsAFolder) {
