@@ -91,6 +91,8 @@ class Side {
                            dp.rank(), dp.size()));
   }
 
+  Trainer& trainer() { return trainer_; }
+
   /// In the place of the gradients.
   void restore_values() { trainer_.optimizer().restore_values(runner_.exec()); }
 
@@ -135,18 +137,26 @@ std::vector<double> as_doubles(DType type, const std::vector<std::byte>& bytes) 
 enum class Kind { gradient, weight };
 
 /// The gradients or the weights of all parameters, wherever they are.
-TensorCollector make_collector(const Communicator& world, ModelRunner& runner, Kind kind) {
+TensorCollector make_collector(const Communicator& world, Side& side, Kind kind) {
+  ModelRunner& runner = side.runner();
   std::vector<TensorInfo> tensors;
   for (const ParameterSpec& spec : parameter_specs(runner.model().definition())) {
     const DType type = kind == Kind::gradient ? accum_type(spec.type) : spec.type;
     tensors.push_back({spec.name, type, spec.shape});
   }
   TensorParts parts;
-  runner.model().visit_parameters([&](const Parameter& parameter) {
-    if (parameter.placement().copy) return;
-    const AnyView& view = kind == Kind::gradient ? parameter.grad() : parameter.value();
-    parts.emplace(parameter.name(), part_of(parameter, view, runner.groups()));
-  });
+  if (kind == Kind::weight) {
+    runner.model().visit_parameters([&](const Parameter& parameter) {
+      if (parameter.placement().copy) return;
+      parts.emplace(parameter.name(), part_of(parameter, parameter.value(), runner.groups()));
+    });
+  } else {
+    for (const Optimizer::State& state : side.trainer().optimizer().states()) {
+      const Parameter& parameter = *state.piece.parameter;
+      parts.emplace(parameter.name(),
+                    part_of(state, state.piece.of(parameter.grad()), runner.groups()));
+    }
+  }
   return {world, runner, std::move(tensors), std::move(parts)};
 }
 
@@ -267,14 +277,20 @@ ExitCode self_check(const Communicator& world, const Deck& deck, const OpTable& 
   });
   log.info("self-check: {} steps on {} ranks and on one of them alone", steps, world.size());
 
-  TensorCollector gradients = make_collector(world, mapped.runner(), Kind::gradient);
-  TensorCollector weights = make_collector(world, mapped.runner(), Kind::weight);
+  TensorCollector gradients = make_collector(world, mapped, Kind::gradient);
+  TensorCollector weights = make_collector(world, mapped, Kind::weight);
+  Side* const other = whole ? &*whole : nullptr;
   for (std::int64_t step = 1; step <= steps; ++step) {
+    StepFindings findings;
+    StepMetrics expected;
+    if (whole) expected = whole->step(simple, *corpus.train, sampler, step);
+    // Behind the step new values may be where gradients were.
+    mapped.trainer().observe_gradients([&] {
+      findings.gradients = compare_tensors(gradients, other, Kind::gradient, limits.tensors);
+    });
     const StepMetrics metrics = mapped.step(deck, *corpus.train, sampler, step);
     const std::vector<double> outputs = mapped.output_norms();
-    StepFindings findings;
     if (whole) {
-      const StepMetrics expected = whole->step(simple, *corpus.train, sampler, step);
       const std::vector<double> wanted = whole->output_norms();
       for (std::size_t layer = 0; layer < outputs.size(); ++layer) {
         findings.outputs.push_back(
@@ -286,8 +302,6 @@ ExitCode self_check(const Communicator& world, const Deck& deck, const OpTable& 
           {"the gradient norm", relative_error(metrics.grad_norm, expected.grad_norm),
            std::numeric_limits<double>::infinity()}};  // the gradients themselves say more
     }
-    Side* const other = whole ? &*whole : nullptr;
-    findings.gradients = compare_tensors(gradients, other, Kind::gradient, limits.tensors);
     mapped.restore_values();
     if (whole) whole->restore_values();
     findings.weights = compare_tensors(weights, other, Kind::weight, limits.tensors);

@@ -174,6 +174,7 @@ StepMetrics Trainer::step(std::int64_t step, const std::vector<HostMicroBatch>& 
     metrics.grad_norm = optimizer_.gradient_norm(runner_.exec(), runner_.scratch());
     if (counts_) read_statistics(runner_.exec(), passed.moe.statistics, groups, metrics);
   }
+  if (on_gradients_) on_gradients_();
   metrics.finite = std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm);
   if (metrics.finite) {
     const TraceSpan span(runner_.trace(), "update weights", "optimizer");

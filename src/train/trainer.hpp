@@ -6,8 +6,10 @@
 #include "train/optimizer.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace konclave {
@@ -58,6 +60,10 @@ class Trainer {
   /// step or an evaluation looks at the model, and for the bytes of a step to be counted in it.
   void settle() { optimizer_.settle(runner_.exec()); }
 
+  /// Called in each step when gradients are summed, on the ranks that own them (Optimizer::states),
+  /// and before they make new weights.
+  void observe_gradients(std::function<void()> observer) { on_gradients_ = std::move(observer); }
+
   /// Where the next step's routers note or find experts; nowhere at first.
   void use_choices(const ExpertChoices& choices) { choices_ = choices; }
 
@@ -90,6 +96,7 @@ class Trainer {
   std::int64_t total_steps_;
   std::uint64_t seed_;
   ExpertChoices choices_;
+  std::function<void()> on_gradients_;
   bool overlaps_;
   bool counts_ = true;  ///< the statistics of routers
   Arena memory_;

@@ -391,6 +391,19 @@ def matrix():
     return in_order((*SIMPLE, *spread((*SPECIAL, *cover(legal_mappings(SOME), 2, given)), SIMPLE)))
 
 
+def data_and_experts():
+    """Without tp, cp and pp: every dp with every ep, micro size and order of the axes on 1 to 8 ranks,
+    where a batch of 24 is for all of them."""
+    model = MIXED._replace(batch=24)
+    sizes = (1, 2, 3, 4, 6, 8, 12, 24)
+    chosen = []
+    for ranks, ep, order, micro in itertools.product((1, 2, 3, 4, 6, 8), sizes[:6], ORDERS, sizes):
+        mapping = Mapping(ranks, ep=ep, order=order, micro=micro, model=model)
+        if is_legal(mapping) and not is_needless(mapping):
+            chosen.append(mapping)
+    return chosen
+
+
 def third(chosen):
     """What makes a third of them with the simple ones, and has every setting of a mapping. The routing
     is the one for which no rounding in fp32 decides between two experts."""

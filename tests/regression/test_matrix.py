@@ -191,6 +191,16 @@ class Fp32(Case):
         self.check_mappings(mappings.third(mappings.matrix()), "precision.compute=fp32")
 
 
+class DataAndExperts(Case):
+    """All of them, where the matrix has pairs."""
+
+    def test_in_fp64(self):
+        self.check_mappings(mappings.data_and_experts(), *Fp64.OVERRIDES)
+
+    def test_in_fp32(self):
+        self.check_mappings(mappings.data_and_experts(), "precision.compute=fp32")
+
+
 class Every(Case):
     """A part of the long matrix: KONCLAVE_PART = PART/PARTS says which."""
 

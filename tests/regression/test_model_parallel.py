@@ -116,6 +116,15 @@ class SelfCheck(Case):
                 output = self.self_check(MIXED, 2, 8, fault=fault, code=1)
                 self.assertIn(words, output)
 
+    def test_owned_gradients_and_values_that_travel_are_compared_too(self):
+        for more in (("parallel.distributed_optimizer=true",),
+                     ("parallel.distributed_optimizer=true", "parallel.overlap_grad_reduce=true",
+                      "parallel.overlap_param_gather=true", "parallel.bucket_size=100")):
+            with self.subTest(more=more):
+                self.assertIn("both mappings agree", self.self_check((*MIXED, *more), 3, 8))
+                output = self.self_check((*MIXED, *more), 3, 8, fault="etp.weight_gradients",
+                                         code=1)
+                self.assertIn("the gradient of model.layers.7.moe.router.weight", output)
 
     RECOMPUTE = ("recompute.granularity=selective", "recompute.modules=[\"layernorm\", \"core_attn\"]")
 
