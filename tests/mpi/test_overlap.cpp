@@ -65,9 +65,9 @@ OpTable timed_table() {
 
 ModelDefinition deep_model() {
   ModelDefinition definition = tiny_model();
-  definition.model.num_layers = 16;
-  definition.moe.layer_frequency.assign(16, 0);
-  definition.moe.layer_frequency[9] = 1;
+  definition.model.num_layers = 10;
+  definition.moe.layer_frequency.assign(10, 0);
+  definition.moe.layer_frequency[6] = 1;
   return definition;
 }
 
@@ -126,7 +126,7 @@ class OverlapTest : public testing::Test {
     ParallelConfig parallel;
     parallel.distributed_optimizer = true;
     parallel.overlap_grad_reduce = parallel.overlap_param_gather = overlap;
-    parallel.bucket_size = 96;
+    parallel.bucket_size = 128;
     return parallel;
   }
 

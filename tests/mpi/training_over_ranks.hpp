@@ -21,9 +21,9 @@ struct BatchForm {
   int sequences = 1, micro_size = 1;
 };
 
-/// So small that nearly every parameter fills several buckets of its own.
+/// So small that nearly every matrix has buckets of its own, and experts several.
 inline ParallelConfig with_small_buckets(ParallelConfig parallel) {
-  parallel.bucket_size = 64;
+  parallel.bucket_size = 600;
   return parallel;
 }
 

@@ -85,7 +85,7 @@ class DelayedTransport::Delayed final : public Request::Pending {
   /// Of a message between two ranks nobody knows before its moment has come, which `finish` reads.
   bool poll() override {
     if (clock_->call() < arrival_ || announcement_) return false;
-    constexpr std::chrono::milliseconds kPatience(20);
+    constexpr std::chrono::milliseconds kPatience(5);
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (!inner_->poll()) {
       if (std::chrono::steady_clock::now() > end) return false;
