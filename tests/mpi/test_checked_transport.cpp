@@ -21,9 +21,9 @@ struct Checked : testing::Test {
   }
 
   ExecSpace exec;
-  Tensors tensors{exec};
-  /// Never freed: calls that don't fit leave collectives under way, which outlive their test, and
-  /// MPI would go on with them on a communicator that is no longer there.
+  /// Neither is ever freed: calls that don't fit leave collectives under way, which outlive their
+  /// test, and MPI would go on with them on a communicator and in buffers that are no longer there.
+  Tensors& tensors = *new Tensors(exec);
   const CheckedTransport& transport =
       *new CheckedTransport(std::make_shared<MpiTransport>(Communicator::world()));
   const int rank = transport.rank(), ranks = transport.size();

@@ -24,12 +24,12 @@ struct Step : Workbench {
     step.running.micro_batch = micro_batch;
     const AnyView of_sequences = tensors.values(DType::fp64, counts, 2, kExperts);
     const AnyView load = tensors.poisoned(DType::fp64, kExperts);
-    const Transport& alone = *Groups::alone().dp;
-    running_load(context(), config(), alone, alone, step, of_sequences.as2<double>(), layer,
-                 load.as1<double>());
+    running_load(context(), config(), *groups.tp_cp, *groups.dp, step, of_sequences.as2<double>(),
+                 layer, load.as1<double>());
     return to_doubles(exec, load);
   }
 
+  const Groups groups = Groups::alone();
   AnyView sums = tensors.poisoned(DType::fp64, kMicroBatches* kLayers, kExperts);
   MoeStep step;
 };
