@@ -393,8 +393,9 @@ def matrix():
 
 def data_and_experts():
     """Without tp, cp and pp: every dp with every ep, micro size and order of the axes on 1 to 8 ranks,
-    where a batch of 24 is for all of them."""
-    model = MIXED._replace(batch=24)
+    where a batch of 24 is for all of them. With this seed no rounding in fp32 decides between two
+    experts."""
+    model = MIXED._replace(batch=24, more=("run.seed=1",))
     sizes = (1, 2, 3, 4, 6, 8, 12, 24)
     chosen = []
     for ranks, ep, order, micro in itertools.product((1, 2, 3, 4, 6, 8), sizes[:6], ORDERS, sizes):
