@@ -1,5 +1,7 @@
 #include "comm/call_ledger.hpp"
 
+#include "comm/call_place.hpp"
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -16,37 +18,6 @@ std::int64_t now() {
   return duration_cast<nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-double seconds_since(std::int64_t then, std::int64_t at) {
-  return static_cast<double>(at - then) * 1e-9;
-}
-
-/// The writer makes `version` odd while it changes the rest, so that a reader notices. Each store
-/// is a release and each load an acquire: who sees a new field sees the odd version, too.
-struct Place {
-  std::atomic<std::int64_t> version{0};
-  std::atomic<const char*> kind{""};
-  std::atomic<std::int64_t> bytes{0}, number{0}, since{0};
-  std::atomic<bool> finished{false};
-
-  template <typename Change> void write(const Change& change) {
-    constexpr auto order = std::memory_order_release;
-    const std::int64_t before = version.load(std::memory_order_relaxed);
-    version.store(before + 1, order);
-    change(order);
-    version.store(before + 2, order);
-  }
-
-  /// Nothing when the writer was faster, which it is not where it hangs.
-  std::optional<CallRecord> read(std::int64_t at) const {
-    constexpr auto order = std::memory_order_acquire;
-    const std::int64_t before = version.load(order);
-    CallRecord record{kind.load(order), bytes.load(order), number.load(order), finished.load(order),
-                      seconds_since(since.load(order), at)};
-    if (before % 2 != 0 || version.load(order) != before) return {};
-    return record;
-  }
-};
-
 }  // namespace
 
 class CallLedger::Stream {
@@ -55,7 +26,7 @@ class CallLedger::Stream {
 
   std::int64_t begin(const char* kind, std::int64_t bytes) {
     const std::int64_t number = calls_.load(std::memory_order_relaxed) + 1;
-    Place& place = place_of(number);
+    CallPlace& place = place_of(number);
     place.write([&](std::memory_order order) {
       place.kind.store(kind, order);
       place.bytes.store(bytes, order);
@@ -68,7 +39,7 @@ class CallLedger::Stream {
   }
 
   void finish(std::int64_t number) {
-    Place& place = place_of(number);
+    CallPlace& place = place_of(number);
     if (place.number.load(std::memory_order_relaxed) != number) return;  // long overwritten
     place.write([&](std::memory_order order) {
       place.since.store(now(), order);
@@ -88,11 +59,13 @@ class CallLedger::Stream {
   }
 
  private:
-  Place& place_of(std::int64_t number) { return places_[static_cast<std::size_t>(number % kKept)]; }
+  CallPlace& place_of(std::int64_t number) {
+    return places_[static_cast<std::size_t>(number % kKept)];
+  }
 
   CallStream what_;
   std::atomic<std::int64_t> calls_{0};
-  std::array<Place, kKept> places_;
+  std::array<CallPlace, kKept> places_;
 };
 
 CallLedger::CallLedger() = default;

@@ -2,7 +2,7 @@
 
 #include "base/error.hpp"
 #include "base/text.hpp"
-#include "moe/capacity.hpp"
+#include "model/traffic_sizes.hpp"
 #include "moe/moe_step.hpp"
 #include "moe/sinkhorn.hpp"
 #include "parallel/pipeline_layout.hpp"
@@ -20,79 +20,18 @@ namespace {
 constexpr std::int64_t kNumber = sizeof(double);  // or a count of 64 bits
 constexpr std::int64_t kIndex = sizeof(int);
 
-struct Group {
-  const char* name;
-  std::int64_t size;
-};
-
-/// What the formulas are made of.
-struct Sizes {
-  explicit Sizes(const StepShape& step)
-      : tp{"tp", step.parallel.tp},
-        cp{"cp", step.parallel.cp},
-        dp{"dp", step.ranks / (tp.size * cp.size * step.parallel.pp)},
-        pp{"pp", step.parallel.pp},
-        tp_cp{"tp_cp", tp.size * cp.size},
-        dp_cp{"dp_cp", dp.size * cp.size},
-        tp_dp_cp{"tp_dp_cp", tp.size * dp.size * cp.size},
-        etp{"etp", step.parallel.etp},
-        ep{"ep", step.parallel.ep},
-        etp_ep{"etp_ep", etp.size * ep.size},
-        edp{"edp", step.ranks / (etp.size * ep.size * pp.size)},
-        element(static_cast<std::int64_t>(size_of(step.definition.compute))),
-        wide(static_cast<std::int64_t>(size_of(accum_type(step.definition.compute)))),
-        wire(step.parallel.grad_wire == "bf16" ? 2 : wide),
-        micro_batches(step.global_size / (step.micro_size * dp.size)),
-        inside(step.micro_size * std::int64_t{step.definition.model.sequence_length} / cp.size),
-        outside(shares_rows(step) ? inside / tp.size : inside) {
-    require(step.ranks == tp_dp_cp.size * pp.size && step.ranks == etp_ep.size * edp.size * pp.size,
-            "expected_traffic: the sizes of the groups don't make up the ranks");
-  }
-
-  static bool shares_rows(const StepShape& step) {
-    return step.parallel.sp && step.parallel.tp > 1;
-  }
-
-  Group tp, cp, dp, pp, tp_cp, dp_cp, tp_dp_cp, etp, ep, etp_ep, edp;
-  std::int64_t element, wide;    ///< bytes of an activation, and of what sums and weights are in
-  std::int64_t wire;             ///< bytes of a gradient on its way to be summed
-  std::int64_t micro_batches;    ///< of a rank
-  std::int64_t inside, outside;  ///< rows of a micro-batch on a rank, in the two regions of a layer
-};
-
-/// Assignments that are left of a routing window's tokens.
-struct WindowRows {
-  std::int64_t tokens = 1, assignments = 0;
-};
-
-/// The fewest and the most: all tokens choose the same experts, or evenly.
-std::pair<WindowRows, WindowRows> rows_of_window(const StepShape& step) {
-  const MoeConfig& moe = step.definition.moe;
-  const std::int64_t length = step.definition.model.sequence_length;
-  const std::int64_t tokens = (moe.window == 0 ? step.micro_size : moe.window) * length;
-  const std::int64_t all = tokens * moe.top_k;
-  if (moe.capacity_factor == 0) return {{tokens, all}, {tokens, all}};
-  const std::int64_t capacity = expert_capacity(moe, tokens);
-  if (moe.pad_to_capacity) {
-    const WindowRows padded{tokens, capacity * moe.num_experts};
-    return {padded, padded};
-  }
-  return {{tokens, std::min(all, capacity * moe.top_k)},
-          {tokens, std::min(all, capacity * moe.num_experts)}};
-}
-
 /// Adds up the formulas. "A pass" is what one rank does for one micro-batch in one part of the
 /// model. Where the ranks of a group have parts of different sizes, a formula gives their average,
 /// which is what a sum over the group wants.
 class Counter {
  public:
   Counter(const StepShape& step, bool rows_go_again, int sinkhorn_rounds,
-          const WindowRows& of_window)
+          const TrafficWindow& of_window)
       : model_(step.definition.model),
         moe_(step.definition.moe),
         parallel_(step.parallel),
         of_(step),
-        shares_rows_(Sizes::shares_rows(step)),
+        shares_rows_(TrafficSizes::shares_rows(step)),
         rows_go_again_(rows_go_again),
         sinkhorn_rounds_(sinkhorn_rounds),
         of_window_(of_window) {
@@ -113,11 +52,11 @@ class Counter {
   const TrafficBytes& bytes() const { return bytes_; }
 
  private:
-  void add(const Group& group, const char* collective, std::int64_t bytes) {
+  void add(const TrafficGroup& group, const char* collective, std::int64_t bytes) {
     if (group.size > 1 && bytes > 0) bytes_[{group.name, collective}] += bytes;
   }
   /// On all ranks that have a layer, in all of their passes.
-  void add_passes(const Group& group, const char* collective, std::int64_t bytes) {
+  void add_passes(const TrafficGroup& group, const char* collective, std::int64_t bytes) {
     add(group, collective, of_.tp_dp_cp.size * of_.micro_batches * bytes);
   }
 
@@ -262,7 +201,7 @@ class Counter {
   /// again for backward finds them.
   void running_load() {
     if (!moe_.goes_by_running_load()) return;
-    for (const Group& group : {of_.tp_cp, of_.dp}) sums_over(group, /*rows=*/1);
+    for (const TrafficGroup& group : {of_.tp_cp, of_.dp}) sums_over(group, /*rows=*/1);
   }
   /// With a capacity, a number of the router's type for each token and expert of the windows.
   void capacity() {
@@ -272,7 +211,7 @@ class Counter {
     add_passes(of_.tp_cp, "all_gather", bytes);
   }
   void sums_of_windows(std::int64_t rows) { sums_over(of_.tp_cp, rows); }
-  void sums_over(const Group& group, std::int64_t rows) {
+  void sums_over(const TrafficGroup& group, std::int64_t rows) {
     const std::int64_t bytes = rows * moe_.num_experts * kNumber;
     add_passes(group, "all_to_all", bytes);
     add_passes(group, "all_gather", bytes);
@@ -280,7 +219,7 @@ class Counter {
 
   /// For every assignment that is left, in all passes. A rank's share of a window need not have a
   /// whole number of them.
-  void add_assignments(const Group& group, const char* collective, std::int64_t bytes) {
+  void add_assignments(const TrafficGroup& group, const char* collective, std::int64_t bytes) {
     const std::int64_t tokens = of_.tp_dp_cp.size * of_.micro_batches * of_.outside;
     add(group, collective, tokens * of_window_.assignments / of_window_.tokens * bytes);
   }
@@ -354,7 +293,7 @@ class Counter {
   /// In order: each rank sums a slice of all ranks', and gets all other sums or, where state is
   /// distributed, the new values, of `value` bytes. The library's way counts once. All groups of a
   /// stage together have `elements`.
-  void add_gradients(const Group& group, std::int64_t elements, std::int64_t value) {
+  void add_gradients(const TrafficGroup& group, std::int64_t elements, std::int64_t value) {
     const std::int64_t all = group.size * elements;
     if (parallel_.grad_reduce == "library") {
       add(group, "all_reduce", all * of_.wide);
@@ -380,14 +319,15 @@ class Counter {
   }
 
   /// Numbers that every rank gathers from all of its group.
-  void add_numbers(const Group& group, std::int64_t count) {
+  void add_numbers(const TrafficGroup& group, std::int64_t count) {
     add(group, "gather", of_.tp_dp_cp.size * of_.pp.size * group.size * count * kNumber);
   }
-  /// Sizes of the batch (4) and the loss of each micro-batch; the squared norms of dense parameters
-  /// and experts; the statistics of each MoE layer.
+  /// TrafficSizes of the batch (4) and the loss of each micro-batch; the squared norms of dense
+  /// parameters and experts; the statistics of each MoE layer.
   void numbers(std::int64_t moe_layers) {
     add_numbers(of_.dp, 4);
-    for (const Group& group : {of_.dp, of_.cp, of_.pp}) add_numbers(group, of_.micro_batches);
+    for (const TrafficGroup& group : {of_.dp, of_.cp, of_.pp})
+      add_numbers(group, of_.micro_batches);
     add_numbers(of_.tp, 1);
     add_numbers(of_.etp_ep, 1);
     if (parallel_.distributed_optimizer) {
@@ -395,7 +335,7 @@ class Counter {
       add_numbers(of_.edp, 1);
     }
     add_numbers(of_.pp, 2);
-    for (const Group& group : {of_.tp, of_.cp, of_.dp, of_.pp}) {
+    for (const TrafficGroup& group : {of_.tp, of_.cp, of_.dp, of_.pp}) {
       add_numbers(group, moe_layers * MoeStatistics::columns(moe_.num_experts));
     }
   }
@@ -403,31 +343,12 @@ class Counter {
   const ModelConfig& model_;
   const MoeConfig& moe_;
   const ParallelConfig& parallel_;
-  Sizes of_;
+  TrafficSizes of_;
   bool shares_rows_, rows_go_again_;
   int sinkhorn_rounds_;
-  WindowRows of_window_;
+  TrafficWindow of_window_;
   TrafficBytes bytes_;
 };
-
-/// Rows that the rank with most of them gets at once, at least and at most: its share, or for each
-/// token as many as it has experts or the token choices.
-std::pair<std::int64_t, std::int64_t> rows_of_busiest(const StepShape& step) {
-  const Sizes of(step);
-  const MoeConfig& moe = step.definition.moe;
-  const std::int64_t tokens = of.etp_ep.size * of.outside, experts = moe.num_experts / of.ep.size;
-  const auto [fewest, most] = rows_of_window(step);
-  const std::int64_t all = tokens * fewest.assignments / fewest.tokens;
-  std::int64_t bound = tokens * std::min<std::int64_t>(moe.top_k, experts);
-  if (moe.capacity_factor > 0) {
-    // A part of the ranks that share a window may have all that its experts take of it.
-    const std::int64_t windows = std::max<std::int64_t>(1, of.inside * of.cp.size / most.tokens) *
-                                 std::min(of.etp_ep.size, of.dp.size);
-    const std::int64_t full = windows * expert_capacity(moe, most.tokens) * experts;
-    bound = std::min(moe.pad_to_capacity ? tokens * experts : bound, full);
-  }
-  return {(all + of.ep.size - 1) / of.ep.size, bound};
-}
 
 }  // namespace
 
@@ -435,7 +356,7 @@ ExpectedTraffic expected_traffic(const StepShape& step) {
   const auto [fewest, most] = rows_of_busiest(step);
   const std::int64_t budget = step.definition.moe.receive_budget;
   const bool bounded = budget > 0;
-  const std::pair<WindowRows, WindowRows> rows = rows_of_window(step);
+  const std::pair<TrafficWindow, TrafficWindow> rows = rows_of_window(step);
   return {Counter(step, bounded && budget < fewest, 1, rows.first).bytes(),
           Counter(step, bounded && budget < most, kMostSinkhornRounds, rows.second).bytes()};
 }

@@ -10,7 +10,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <map>
 #include <span>
 #include <utility>
 
@@ -40,7 +39,11 @@ Trainer::Trainer(ModelRunner& runner, const OptimizerConfig& config, std::int64_
       optimizer_(buckets_, runner.groups(), config, parallel, runner.exec(), memory_,
                  runner.memory(), seed),
       reducer_(runner.model(), buckets_, runner.groups(), parallel, runner.memory()) {
-  if (overlaps_) overlap();
+  if (!overlaps_) return;
+  runner_.model().visit_places([&](int chunk, int place, const Parameter& parameter) {
+    places_[{chunk, place}].push_back(&parameter);
+  });
+  overlap();
 }
 
 Trainer::~Trainer() {
@@ -49,22 +52,13 @@ Trainer::~Trainer() {
 }
 
 void Trainer::overlap() {
-  using Place = std::pair<int, int>;
-  std::map<Place, std::vector<const Parameter*>> parameters;
-  runner_.model().visit_places([&](int chunk, int place, const Parameter& parameter) {
-    parameters[{chunk, place}].push_back(&parameter);
-  });
-  const auto at = [parameters](int chunk, int place) {
-    const auto found = parameters.find({chunk, place});
-    return found != parameters.end() ? found->second : std::vector<const Parameter*>();
-  };
-  runner_.observe_places({[this, at](int chunk, int place) {
-                            for (const Parameter* const parameter : at(chunk, place)) {
+  runner_.observe_places({[this](int chunk, int place) {
+                            for (const Parameter* const parameter : places_[{chunk, place}]) {
                               optimizer_.require_values(runner_.exec(), *parameter);
                             }
                           },
-                          [this, at](int chunk, int place) {
-                            const std::vector<const Parameter*> here = at(chunk, place);
+                          [this](int chunk, int place) {
+                            const std::vector<const Parameter*>& here = places_[{chunk, place}];
                             if (!here.empty()) reducer_.start_behind(runner_.exec(), *here.front());
                           }});
   runner_.operations().set_pause([this](const ExecSpace& exec) {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,8 +47,8 @@ class Trainer {
 
   /// Update number `step` = 1, 2, ... on this rank's micro-batches of one global batch, as many as
   /// every other rank has. The loss is the mean over all scored tokens of the batch, however it is
-  /// cut and spread. A loss or gradient norm that is
-  /// no number leaves weights and optimizer untouched (StepMetrics::finite is false).
+  /// cut and spread. A loss or gradient norm that is no number leaves weights and optimizer
+  /// untouched (StepMetrics::finite is false).
   StepMetrics step(std::int64_t step, const std::vector<HostMicroBatch>& batches);
 
   /// Where a step that was no number (StepMetrics::finite) has its first values on this rank that
@@ -103,6 +104,8 @@ class Trainer {
   std::vector<GradBucket> buckets_;
   Optimizer optimizer_;
   GradReducer reducer_;
+  /// With overlap, by chunk and place (Transformer::visit_places).
+  std::map<std::pair<int, int>, std::vector<const Parameter*>> places_;
 };
 
 }  // namespace konclave

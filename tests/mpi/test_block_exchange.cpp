@@ -1,11 +1,5 @@
-#include "comm/mpi_transport.hpp"
-#include "tensor/arena.hpp"
-#include "tensor/host_copy.hpp"
+#include "tests/mpi/transport_case.hpp"
 #include "tests/support/expect_error.hpp"
-
-#include <gtest/gtest.h>
-
-#include <numeric>
 
 namespace konclave {
 namespace {
@@ -15,7 +9,7 @@ constexpr DType kTypes[] = {DType::bf16, DType::fp32, DType::fp64};
 /// Rows in blocks: `from` has `rows` of each of three kinds for every rank, which wants them by
 /// kind and not by rank. Sent are those for the last rank first. With the parameter, tensors pass
 /// through host buffers.
-class BlocksTest : public ::testing::TestWithParam<bool> {
+class BlocksTest : public TransportCase {
  protected:
   static constexpr std::int64_t kKinds = 3;
 
@@ -78,22 +72,6 @@ class BlocksTest : public ::testing::TestWithParam<bool> {
     }
     return all;
   }
-
-  /// (rows, 1), counted from `first` on.
-  AnyView rows_from(DType type, std::int64_t rows, double first) {
-    const AnyView view = arena_.make(type, rows, 1);
-    std::vector<double> numbers(std::size_t(view.size()));
-    std::iota(numbers.begin(), numbers.end(), first);
-    from_doubles(exec_, numbers, view);
-    return view;
-  }
-  std::vector<double> values(const AnyIn& view) { return to_doubles(exec_, view); }
-
-  MemoryAccount account_;
-  Arena arena_{account_, MemoryClass::buffers, "test"};
-  ExecSpace exec_;
-  MpiTransport transport_{Communicator::world(), GetParam()};
-  const int rank_ = transport_.rank(), size_ = transport_.size();
 };
 
 INSTANTIATE_TEST_SUITE_P(Direct, BlocksTest, ::testing::Values(false));
@@ -134,7 +112,7 @@ TEST_P(BlocksTest, OfTheRankItselfMayBeThereAlready) {
 }
 
 TEST_P(BlocksTest, ARowMayGoToEverybody) {
-  const AnyView send = rows_from(DType::fp64, 4, 10 * rank_);
+  const AnyView send = filled(DType::fp64, 4, 1, 10 * rank_);
   const RowBlocks to(std::size_t(size_), {{1, 1}, {3, 1}});
   RowBlocks from;
   for (int r = 0; r < size_; ++r) from.push_back({{r, 1}, {size_ + r, 1}});

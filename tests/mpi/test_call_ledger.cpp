@@ -1,4 +1,5 @@
 #include "comm/call_ledger.hpp"
+#include "comm/call_place.hpp"
 #include "comm/mpi_transport.hpp"
 #include "comm/observed_transport.hpp"
 #include "tests/support/tensors.hpp"
@@ -57,6 +58,16 @@ TEST(CallLedger, KnowsWhatIsWaitedFor) {
   const LedgerState after = ledger.state();
   EXPECT_FALSE(after.wait);
   for (const CallRecord& call : after.streams[1].last) EXPECT_FALSE(call.finished);
+}
+
+TEST(CallPlace, IsNotReadInTheMiddleOfAWrite) {
+  CallPlace place;
+  EXPECT_TRUE(place.read(0));
+  place.write([&](std::memory_order order) {
+    place.number.store(7, order);
+    EXPECT_FALSE(place.read(0));
+  });
+  EXPECT_EQ(place.read(0).value().number, 7);
 }
 
 TEST(CallLedger, IsReadWhileItIsWritten) {

@@ -1,10 +1,6 @@
-#include "comm/mpi_transport.hpp"
 #include "comm/solo_transport.hpp"
-#include "tensor/arena.hpp"
-#include "tensor/host_copy.hpp"
+#include "tests/mpi/transport_case.hpp"
 #include "tests/support/expect_error.hpp"
-
-#include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
@@ -22,25 +18,7 @@ void fill(const ExecSpace& exec, const View1<float>& view, float value) {
       "fill", Range(exec, 0, view.extent(0)), KOKKOS_LAMBDA(std::int64_t i) { view(i) = value; });
 }
 
-/// With the parameter, tensors pass through host buffers, as for the memory of a GPU.
-class TransportTest : public ::testing::TestWithParam<bool> {
- protected:
-  /// A view of shape (rows, columns) with value first + i at element i.
-  AnyView filled(DType type, std::int64_t rows, std::int64_t columns, double first) {
-    const AnyView view = arena_.make(type, rows, columns);
-    std::vector<double> values(static_cast<std::size_t>(view.size()));
-    std::iota(values.begin(), values.end(), first);
-    from_doubles(exec_, values, view);
-    return view;
-  }
-  std::vector<double> values(const AnyIn& view) { return to_doubles(exec_, view); }
-
-  MemoryAccount account_;
-  Arena arena_{account_, MemoryClass::buffers, "test"};
-  ExecSpace exec_;
-  MpiTransport transport_{Communicator::world(), GetParam()};
-  const int rank_ = transport_.rank(), size_ = transport_.size();
-};
+class TransportTest : public TransportCase {};
 
 INSTANTIATE_TEST_SUITE_P(Direct, TransportTest, ::testing::Values(false));
 INSTANTIATE_TEST_SUITE_P(Staged, TransportTest, ::testing::Values(true));
