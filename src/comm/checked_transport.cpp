@@ -53,8 +53,8 @@ class CheckedTransport::Comparison {
       : group_(group),
         mine_(std::move(mine)),
         all_(mine_.size() * static_cast<std::size_t>(group.size())) {
-    const int count = static_cast<int>(mine_.size());
-    check_mpi(MPI_Iallgather(mine_.data(), count, MPI_INT64_T, all_.data(), count, MPI_INT64_T,
+    const int bytes = static_cast<int>(mine_.size() * sizeof(std::int64_t));
+    check_mpi(MPI_Iallgather(mine_.data(), bytes, MPI_BYTE, all_.data(), bytes, MPI_BYTE,
                              group.handle(), &request_),
               "MPI_Iallgather", group.name());
   }
@@ -102,7 +102,10 @@ class CheckedTransport::Comparison {
     std::string text =
         "collective number " + std::to_string(mine_[kNumber]) + " is not the same on all members:";
     for (const auto& [what, members] : members_of) {
-      text += (text.back() == ':' ? " " : "; ") + what + " on " + members;
+      text += text.back() == ':' ? " " : "; ";
+      text += what;
+      text += " on ";
+      text += members;
     }
     return text;
   }

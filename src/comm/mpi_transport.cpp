@@ -78,8 +78,6 @@ class MpiPending final : public Request::Pending {
 
   void finish(const ExecSpace& exec) override {
     MPI_Status status;
-    // The checker does not see that start_... began the request.
-    // NOLINTNEXTLINE(clang-analyzer-optin.mpi.MPI-Checker)
     check_mpi(MPI_Wait(&request_, &status), "MPI_Wait", what_);
     if (row) require_all_of(status);
     if (received_ != nullptr) copy_from_host(exec, received_.get(), target_);
