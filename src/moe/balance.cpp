@@ -58,8 +58,8 @@ struct Losses {
 Losses switch_losses(const Context& context, std::int64_t tokens, const View2<const double>& counts,
                      const View2<const double>& sums, int top_k, double coefficient, double scale) {
   const std::int64_t parts = counts.extent_int(0);
-  const Losses losses{context.scratch.make1<double>(parts),
-                      context.scratch.make(DType::fp64, parts, counts.extent_int(1))};
+  Losses losses{context.scratch.make1<double>(parts),
+                context.scratch.make(DType::fp64, parts, counts.extent_int(1))};
   ops::switch_loss(context.exec, tokens, counts, sums, top_k, coefficient, scale, losses.values,
                    losses.slopes);
   return losses;
