@@ -105,6 +105,24 @@ void add_convert_commands(CLI::App& app, Arguments& arguments) {
   to->add_option("folder", arguments.target, "Hugging Face folder to write")->required();
 }
 
+void add_upcycle_command(CLI::App& app, Arguments& arguments) {
+  CLI::App* upcycle = app.add_subcommand(
+      "upcycle", "Make a Mixture-of-Experts checkpoint of a dense model, to train on from there");
+  upcycle
+      ->add_option("dense", arguments.source,
+                   "Checkpoint, run folder or Hugging Face folder of the dense model")
+      ->required();
+  upcycle->add_option("checkpoint", arguments.target, "Checkpoint to write")->required();
+  upcycle->add_option("deck", arguments.deck, "Deck of the Mixture-of-Experts model (TOML)")
+      ->required();
+  upcycle
+      ->add_option("--scaling", arguments.scaling,
+                   "What makes up for the routing weights: exact, factors on up_proj and "
+                   "down_proj; megatron, on gate_proj too, as Megatron-Core does")
+      ->check(CLI::IsMember({"exact", "megatron"}));
+  add_overrides(*upcycle, arguments);
+}
+
 void add_bench_command(CLI::App& app, Arguments& arguments) {
   BenchSettings& settings = arguments.bench;
   CLI::App* bench = app.add_subcommand(
@@ -160,6 +178,7 @@ Parsed parse_arguments(const std::vector<std::string>& words) {
   add_compare_command(app, parsed.arguments);
   add_report_command(app, parsed.arguments);
   add_convert_commands(app, parsed.arguments);
+  add_upcycle_command(app, parsed.arguments);
   add_bench_command(app, parsed.arguments);
   try {
     // CLI11 takes the last word first.

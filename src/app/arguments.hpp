@@ -30,6 +30,7 @@ struct Arguments {
   std::int64_t self_check = 0;      ///< train: steps to compare; 0 trains
   bool schedule = false;            ///< check: with the schedule of the pipeline
   int sequence_length = 0;          ///< convert from-hf
+  std::string scaling = "exact";    ///< upcycle
   bool verify = false;              ///< inspect
   std::optional<double> tolerance;  ///< compare: instead of the promised figures
   bool json = false;                ///< compare

@@ -114,6 +114,7 @@ ExitCode run_on_root(const Arguments& arguments, spdlog::logger& log) {
   if (command == "inspect") return run_inspect(arguments);
   if (command == "compare") return run_compare(arguments);
   if (command == "report") return run_report(arguments, log);
+  if (command == "upcycle") return run_upcycle(arguments, log);
   return run_convert(arguments, log);
 }
 

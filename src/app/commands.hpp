@@ -16,5 +16,6 @@ ExitCode run_eval(const Arguments& arguments, const Communicator& world, spdlog:
 ExitCode run_generate(const Arguments& arguments, const Communicator& world, spdlog::logger& log);
 ExitCode run_compare(const Arguments& arguments);
 ExitCode run_convert(const Arguments& arguments, spdlog::logger& log);
+ExitCode run_upcycle(const Arguments& arguments, spdlog::logger& log);
 
 }  // namespace konclave::app
