@@ -34,6 +34,29 @@ if(Kokkos_VERSION VERSION_LESS 3.5 AND Kokkos_INCLUDE_DIRS)
   set_target_properties(Kokkos::kokkos PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${_include}")
 endif()
 
+# --- Kokkos::Cuda: Kokkos wants every source that includes it compiled as CUDA -----------------------
+set(KONCLAVE_HOST_ONLY "")  # flag for sources without Kokkos
+if(Kokkos_ENABLE_CUDA OR "CUDA" IN_LIST Kokkos_DEVICES)
+  if(CMAKE_CXX_COMPILER MATCHES "nvcc_wrapper")
+    set(KONCLAVE_HOST_ONLY --host-only)
+  elseif(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "This Kokkos (${Kokkos_DIR}) is for CUDA: configure with CMAKE_CXX_COMPILER set to "
+                        "the nvcc_wrapper beside it, or to clang++")
+  endif()
+  set(CMAKE_DISABLE_PRECOMPILE_HEADERS ON)
+  # What nvcc makes of our sources is not pedantic.
+  list(REMOVE_ITEM KONCLAVE_PRIVATE_FLAGS -Wpedantic)
+  # nvcc 13.0 does not see that fmt's checks of format strings are constant.
+  target_compile_definitions(konclave_flags INTERFACE $<BUILD_INTERFACE:FMT_CONSTEVAL=>)
+  # These work in host memory, on threads of the host.
+  foreach(backend tiles simd onednn)
+    if(backend IN_LIST KONCLAVE_BACKENDS)
+      message(STATUS "Konclave: Kokkos is for CUDA, backend ${backend} is left out")
+      list(REMOVE_ITEM KONCLAVE_BACKENDS ${backend})
+    endif()
+  endforeach()
+endif()
+
 # --- Kokkos Kernels: must have been built against this very Kokkos, so it is taken from beside it --
 set(KONCLAVE_KOKKOS_KERNELS_TARGETS "")
 if("kokkos_kernels" IN_LIST KONCLAVE_BACKENDS)

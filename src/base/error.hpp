@@ -21,10 +21,15 @@ enum class ExitCode {
   memory = 78,
 };
 
-/// Where a check was written. A default argument of this type names the caller's line.
+/// Where a check was written. A default argument of this type names the caller's line. It has a
+/// constructor because nvcc 13.0 gives up, without a message, on initialisers of members that ask
+/// for the line.
 struct SourceLocation {
-  const char* file = __builtin_FILE();
-  int line = __builtin_LINE();
+  const char* file;
+  int line;
+
+  constexpr SourceLocation(const char* in = __builtin_FILE(), int at = __builtin_LINE())
+      : file(in), line(at) {}
 };
 
 /// An error on this rank: what went wrong, where in the code, and the code to leave with.

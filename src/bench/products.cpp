@@ -26,18 +26,21 @@ GemmShape shape_of(const Parameter& weight, GemmKind kind) {
   return shape;
 }
 
+template <typename X> void fill_kernel(const ExecSpace& exec, View1<X> values) {
+  Kokkos::parallel_for(
+      "konclave::bench::fill_pattern", Range(exec, 0, static_cast<std::int64_t>(values.size())),
+      KOKKOS_LAMBDA(const std::int64_t i) {
+        const auto word = static_cast<std::uint32_t>(i) * 2654435761U;
+        values(i) = X(static_cast<float>(word >> 24) / 128.0F - 0.998F);
+      });
+}
+
 }  // namespace
 
 void fill_pattern(const ExecSpace& exec, const AnyView& view) {
   dispatch(view.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
-    const auto values = view.flat<X>();
-    Kokkos::parallel_for(
-        "konclave::bench::fill_pattern", Range(exec, 0, view.size()),
-        KOKKOS_LAMBDA(const std::int64_t i) {
-          const auto word = static_cast<std::uint32_t>(i) * 2654435761U;
-          values(i) = X(static_cast<float>(word >> 24) / 128.0F - 0.998F);
-        });
+    fill_kernel<X>(exec, view.flat<X>());
   });
 }
 

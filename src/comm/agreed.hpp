@@ -16,7 +16,9 @@ namespace konclave {
 /// thrown (comm/environment.hpp).
 class AgreedError : public Error {
  public:
-  using Error::Error;
+  explicit AgreedError(const std::string& text, ExitCode code = ExitCode::internal,
+                       SourceLocation where = {})
+      : Error(text, code, where) {}
 };
 
 /// Collective. Returns when no rank passes an error; else all throw AgreedError with text and code

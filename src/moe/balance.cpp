@@ -142,7 +142,8 @@ Balance balance(const Context& context, const MoeConfig& config, const Transport
     running_load(context, config, sharing, dp, step, routed.counts, layer, load);
     terms.load = load;
   } else if (config.goes_by_previous_load()) {
-    terms.load = View1<const double>(&step.state.previous_load(layer, 0), experts);
+    const View2<const double>& loads = step.state.previous_load;
+    terms.load = View1<const double>(loads.data() + layer * loads.extent(1), loads.extent(1));
   }
   terms.global_slope =
       config.aux_loss_coefficient("global_aux_loss") * experts / config.top_k * scale.per_token;

@@ -37,7 +37,8 @@ ops::RouteRule route_rule(const MoeConfig& config) {
 }
 
 View1<const float> row(const View2<const float>& of, int index) {
-  return View1<const float>(&of(index, 0), of.extent(1));
+  // By its address: the host may not name elements of a device.
+  return View1<const float>(of.data() + index * of.extent(1), of.extent(1));
 }
 
 View2<int> make_choices(Arena& arena, std::int64_t tokens, int top_k) {

@@ -116,6 +116,15 @@ void backward_kernel(const ExecSpace& exec, BackwardInput<X> in, View2<Accum<X>>
       });
 }
 
+/// dw += the sums of all blocks.
+template <typename A>
+void weight_gradient(const ExecSpace& exec, View2<const A> block_dw, const View1<A>& dw) {
+  accumulate_columns<A>(
+      "konclave::ops::rms_norm_weight_gradient", exec, block_dw.extent_int(0),
+      block_dw.extent_int(1), dw,
+      KOKKOS_LAMBDA(std::int64_t block, std::int64_t h) { return block_dw(block, h); });
+}
+
 template <typename X>
 void forward(const ExecSpace& exec, const AnyIn& x, Sum<X> added, const AnyIn& w, double eps,
              const AnyView& r, const AnyView& y) {
@@ -183,9 +192,7 @@ void rms_norm_backward(const ExecSpace& exec, const AnyIn& x, const AnyIn& w, co
                             static_cast<std::size_t>(hidden));
     backward_kernel<X>(exec, {x.as2<X>(), w.as1<A>(), r.as1<A>(), dy.as2<X>(), pass}, block_dw,
                        dx.as2<X>());
-    accumulate_columns<A>(
-        "konclave::ops::rms_norm_weight_gradient", exec, blocks_of(rows), hidden, dw.as1<A>(),
-        KOKKOS_LAMBDA(std::int64_t block, std::int64_t h) { return block_dw(block, h); });
+    weight_gradient<A>(exec, block_dw, dw.as1<A>());
   });
 }
 

@@ -54,6 +54,16 @@ void backward_kernel(const ExecSpace& exec, View2<const X> dy, View2<const X> s,
       });
 }
 
+/// dw += sum over t of dz[t] x[t].
+template <typename X>
+void weight_gradient(const ExecSpace& exec, View1<const Accum<X>> dz, View2<const X> x,
+                     const View1<Accum<X>>& dw) {
+  using A = Accum<X>;
+  accumulate_columns<A>(
+      "konclave::ops::row_product_weight_gradient", exec, x.extent_int(0), x.extent_int(1), dw,
+      KOKKOS_LAMBDA(std::int64_t t, std::int64_t h) { return dz(t) * A(x(t, h)); });
+}
+
 template <typename X>
 void add_outer_kernel(const ExecSpace& exec, View1<const Accum<X>> dz, View1<const Accum<X>> w,
                       View2<X> dx) {
@@ -107,12 +117,8 @@ void row_product_backward(const ExecSpace& exec, const AnyIn& dz, const AnyIn& x
   dispatch(x.type(), [&](auto tag) {
     using X = typename decltype(tag)::type;
     using A = Accum<X>;
-    const View1<const A> slopes = dz.as1<A>();
-    const View2<const X> rows = x.as2<X>();
-    accumulate_columns<A>(
-        "konclave::ops::row_product_weight_gradient", exec, x.extent(0), x.extent(1), dw.as1<A>(),
-        KOKKOS_LAMBDA(std::int64_t t, std::int64_t h) { return slopes(t) * A(rows(t, h)); });
-    add_outer_kernel<X>(exec, slopes, w.as1<A>(), dx.as2<X>());
+    weight_gradient<X>(exec, dz.as1<A>(), x.as2<X>(), dw.as1<A>());
+    add_outer_kernel<X>(exec, dz.as1<A>(), w.as1<A>(), dx.as2<X>());
   });
 }
 

@@ -110,10 +110,8 @@ TEST_F(RouteChoice, ThatIsGivenStays) {
     const ops::RouteRule rule{sigmoid ? ops::ScoreFunction::sigmoid : ops::ScoreFunction::softmax};
     const ops::RouteStatistics found = make_statistics({0, 1}, 4, 2, true);
     ops::Routed routed = make_routed(DType::fp64, {1, 4, 2});
-    const AnyView given = tensors_.values(DType::fp32, {0, 0}, 1, 2);
-    routed.experts = View2<int>(static_cast<int*>(given.data()), 1, 2);
-    Kokkos::deep_copy(routed.experts, 2);
-    routed.experts(0, 0) = 1;
+    routed.experts = integers2(1, 2);
+    to_device(exec_, {1, 2}, View1<int>(routed.experts.data(), 2));
     ops::route(exec_, logits(DType::fp64), rule, choice, routed, found);
     EXPECT_EQ(flat(routed.experts), (std::vector<int>{1, 2}));
     EXPECT_NEAR(read(routed.weights)(0, 1), 1, 1e-12);
