@@ -3,8 +3,8 @@
 
 The peer is Mixtral of transformers on 2 threads: loss with the auxiliary loss, backward, clipping, fused AdamW; a new
 random batch in each step, experts by grouped_mm, memory that is freed kept by the allocator.  Ours is `konclave bench
-step` of the same model and batch, 2 ranks that share the experts.  Blocks of steps of either side take turns, so that
-whatever else the machine does meets both; the medians are over the steps of all blocks.
+step` of the same model and batch, 2 ranks that share the experts and the state of the optimizer.  Blocks of steps of
+either side take turns, so that whatever else the machine does meets both; the medians are over the steps of all blocks.
 
 No part of the tests: torch and transformers are installed into a virtual environment (--venv FOLDER makes it, --python
 takes one that is there).  Where the processor has no bf16 products, torch falls back to loops that take minutes for a
@@ -30,7 +30,7 @@ SIZES = {
 }
 # Tokens/s over the peer's that are wanted.  Those of bf16 are for processors with matrix units.
 WANTED = {("M", "bf16"): 3.0, ("M", "fp32"): 1.25, ("L", "bf16"): 2.5, ("L", "fp32"): 1.25}
-WANTED_MEMORY = 1.25  # times the peer's, at most
+WANTED_MEMORY = 1.1  # times the peer's, at most
 AUXILIARY = 0.02
 
 
@@ -117,7 +117,8 @@ def run_ours(arguments, name, mode):
             "moe.num_experts": size["experts"], "moe.top_k": size["top_k"], "moe.ffn_hidden_size": size["ffn"],
             "moe.balancing": "aux_loss", "moe.aux_loss_coefficients": AUXILIARY, "batch.global_size": SEQUENCES,
             "batch.micro_size": 1, "parallel.ep": arguments.ranks, "optimizer.lr": 1e-4, "optimizer.clip_norm": 1.0,
-            "precision.compute": mode}
+            # The state of what all ranks hold, which is all but the experts, is there once, as it is at the peer.
+            "parallel.distributed_optimizer": "true", "precision.compute": mode}
     # What an Open MPI that runs as root, or with more ranks than it thinks there are cores, has to be told.
     environment = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
                    "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
