@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace konclave {
 
@@ -121,13 +122,9 @@ class DispatchWork {
     const Context context = memory_.context();
     const ArenaScope scope(context.scratch);
     const AnyView returned = dispatch_->returned_rows(context, y_);
-    for (std::size_t round = 0; round < dispatch_->rounds().size(); ++round) {
-      const ArenaScope round_scope(context.scratch);
-      const AnyView rows = dispatch_->workplace(context, round, returned);
-      const AnyView row_weights = context.scratch.make(weights_.type(), rows.extent(0));
-      dispatch_->bring(context, round, x_, rows, weights_, row_weights);
-      dispatch_->give_back(context, round, rows, returned);
-    }
+    const auto back = dispatch_->way_back(context, {returned});
+    const auto weights = dispatch_->by_turns(context, weights_, dispatch_->turns());
+    go(context, {{x_, back->rows()}, {weights_, weights}}, *back);
     dispatch_->combine(context, returned, /*residual=*/{}, y_);
   }
   void backward() {
@@ -135,19 +132,24 @@ class DispatchWork {
     const ArenaScope scope(context.scratch);
     const AnyView returned = dispatch_->returned_rows(context, y_);
     const AnyView returned_values = dispatch_->returned_values(context, weights_.type());
-    for (std::size_t round = 0; round < dispatch_->rounds().size(); ++round) {
-      const ArenaScope round_scope(context.scratch);
-      const AnyView rows = dispatch_->workplace(context, round, returned);
-      const AnyView values = dispatch_->workplace(context, round, returned_values);
-      dispatch_->bring(context, round, x_, rows);
-      dispatch_->give_back(context, round, rows, returned, values, returned_values);
-    }
+    const auto back = dispatch_->way_back(context, {returned, returned_values});
+    go(context, {{x_, back->rows()}}, *back);
     dispatch_->combine_with_values(context, returned, returned_values, y_);
   }
   std::int64_t tokens() const { return memory_.batch.rows_outside; }
-  bool has_several_rounds() const { return dispatch_->rounds().size() > 1; }
+  bool keeps_rows() const { return dispatch_->kept(); }
 
  private:
+  /// There and back, round by round.
+  void go(const Context& context, std::vector<Dispatch::Brought> brought, WayBack& back) {
+    const auto there = dispatch_->way_there(context, std::move(brought));
+    there->start(context);
+    for (std::size_t round = 0; round < dispatch_->rounds().size(); ++round) {
+      there->arrive(context, round);
+      back.give(context, round);
+    }
+    back.finish(context);
+  }
   /// Different experts for each token, in ascending order.
   void choose(std::uint64_t seed) {
     const RandomStream stream(seed, "bench.experts");
@@ -208,7 +210,7 @@ BenchReport bench_dispatch(const BenchSetup& setup) {
   rounds.run();
 
   RoutingSize size = size_of_routing(setup, work->tokens());
-  if (size.is_shifted && work->has_several_rounds()) {
+  if (size.is_shifted && !work->keeps_rows()) {
     size.copied_rows = size.tokens * size.top_k / setup.groups.ep->size();  // on the average
   }
   BenchReport report = start_report(setup, "dispatch", size);

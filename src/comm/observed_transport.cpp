@@ -1,7 +1,6 @@
 #include "comm/observed_transport.hpp"
 
 #include <numeric>
-#include <optional>
 #include <utility>
 
 namespace konclave {
@@ -11,22 +10,25 @@ namespace {
 /// A communication as it is drawn.
 struct Drawn {
   std::string collective, group;
-  std::int64_t bytes = 0, begin = 0;
+  std::int64_t bytes = 0;
+  std::int64_t begin = 0, end = 0;  ///< by the trace; begin 0: not drawn
+  double under_compute = 0;
 };
 
-void draw(Trace& trace, const Drawn& drawn, std::int64_t wait_begin, std::int64_t end) {
-  const double waited_us = static_cast<double>(end - wait_begin) / 1e3;
-  trace.add({drawn.collective,
-             "communication",
-             drawn.group,
-             drawn.begin,
-             end,
-             {{"bytes", drawn.bytes}, {"waited_us", waited_us}}});
+void draw(Trace& trace, const Drawn& drawn, std::int64_t wait_begin, std::int64_t wait_end) {
+  const double waited_us = static_cast<double>(wait_end - wait_begin) / 1e3;
+  trace.add(
+      {drawn.collective,
+       "communication",
+       drawn.group,
+       drawn.begin,
+       drawn.end,
+       {{"bytes", drawn.bytes}, {"waited_us", waited_us}, {"under_compute", drawn.under_compute}}});
   trace.add({"wait for " + drawn.collective + " of " + drawn.group,
              "wait",
              "compute",
              wait_begin,
-             end,
+             wait_end,
              {}});
 }
 
@@ -45,25 +47,45 @@ std::vector<int> all_if_none(std::vector<int> members, int size) {
 class ObservedTransport::Traced final : public Request::Pending {
  public:
   Traced(Request inner, std::shared_ptr<CommunicationLog> log, CallLedger::Call call,
-         std::optional<Drawn> drawn)
-      : inner_(std::move(inner)), log_(std::move(log)), call_(call), drawn_(std::move(drawn)) {}
+         const CommunicationTime& begin, Drawn drawn)
+      : inner_(std::move(inner)),
+        log_(std::move(log)),
+        call_(call),
+        begin_(begin),
+        drawn_(std::move(drawn)) {}
 
-  bool poll() override { return inner_.poll(); }
+  bool poll() override {
+    if (landed_ || !log_->poll([&] { return inner_.poll(); })) return landed_;
+    const Trace* const trace = log_->recording_trace();
+    if (trace == nullptr) drawn_.begin = 0;
+    land(trace != nullptr ? trace->now() : 0);
+    return true;
+  }
 
   void finish(const ExecSpace& exec) override {
-    Trace* const trace = drawn_ ? log_->recording_trace() : nullptr;
+    Trace* const trace = drawn_.begin != 0 ? log_->recording_trace() : nullptr;
     const std::int64_t wait_begin = trace != nullptr ? trace->now() : 0;
     log_->ledger().wait(call_);
-    inner_.wait(exec);
+    log_->wait([&] { inner_.wait(exec); });
     log_->ledger().finish(call_);
-    if (trace != nullptr) draw(*trace, *drawn_, wait_begin, trace->now());
+    const std::int64_t wait_end = trace != nullptr ? trace->now() : 0;
+    if (!landed_) land(wait_end);
+    if (trace != nullptr) draw(*trace, drawn_, wait_begin, wait_end);
   }
 
  private:
+  void land(std::int64_t end) {
+    landed_ = true;
+    drawn_.end = end;
+    drawn_.under_compute = log_->land(drawn_.group, drawn_.bytes, begin_);
+  }
+
   Request inner_;
   std::shared_ptr<CommunicationLog> log_;
   CallLedger::Call call_;
-  std::optional<Drawn> drawn_;
+  CommunicationTime begin_;
+  bool landed_ = false;
+  Drawn drawn_;
 };
 
 ObservedTransport::ObservedTransport(std::shared_ptr<const Transport> inner,
@@ -89,11 +111,12 @@ Request ObservedTransport::observe(CallLedger::Stream& stream, const char* colle
                                    const std::function<Request()>& start) const {
   log_->add({name(), collective}, count(received));
   const Trace* const trace = log_->recording_trace();
-  std::optional<Drawn> drawn;
-  if (trace != nullptr) drawn = Drawn{collective, name(), count(moved), trace->now()};
+  Drawn drawn{collective, name(), count(moved), trace != nullptr ? trace->now() : 0};
   const CallLedger::Call call = CallLedger::begin(stream, collective, count(moved));
+  const CommunicationTime begin = log_->time();
+  Request inner = log_->wait(start);
   return {std::string(collective) + " of group '" + name() + "'",
-          std::make_unique<Traced>(start(), log_, call, std::move(drawn))};
+          std::make_unique<Traced>(std::move(inner), log_, call, begin, std::move(drawn))};
 }
 
 Request ObservedTransport::start_all_gather_rows(const ExecSpace& exec, const AnyIn& send,
@@ -143,11 +166,15 @@ std::vector<std::byte> ObservedTransport::gather(std::span<const std::byte> mine
   const std::size_t bytes = mine.size() * static_cast<std::size_t>(size());
   const CallLedger::Call call = CallLedger::begin(together_, "gather", count(bytes));
   log_->ledger().wait(call);
-  std::vector<std::byte> all = inner_->gather(mine);
+  const CommunicationTime before = log_->time();
+  std::vector<std::byte> all = log_->wait([&] { return inner_->gather(mine); });
   log_->ledger().finish(call);
   log_->add({name(), "gather"}, count(all.size()));
-  if (trace != nullptr)
-    draw(*trace, {"gather", name(), count(all.size()), begin}, begin, trace->now());
+  const double share = log_->land(name(), count(all.size()), before);
+  if (trace != nullptr) {
+    const std::int64_t end = trace->now();
+    draw(*trace, {"gather", name(), count(all.size()), begin, end, share}, begin, end);
+  }
   return all;
 }
 

@@ -18,8 +18,9 @@ namespace konclave {
 
 /// Counts in a log what goes through another transport, and its ledger has each from `start_...` to
 /// the end of `wait`. While the log's trace records, each communication is an event from
-/// `start_...` to the end of `wait`, in a row of the group's name, and the part that `wait` took is
-/// one of category "wait" in the row "compute".
+/// `start_...` until a poll or `wait` found it done, in a row of the group's name, with its bytes
+/// and the share of them under compute (Flights); and `wait` is one of category "wait" in the row
+/// "compute".
 class ObservedTransport final : public Transport {
  public:
   /// `members`: the ranks of the world that the group consists of; without them, 0, 1, ...

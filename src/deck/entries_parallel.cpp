@@ -102,6 +102,12 @@ void declare_parallel(Schema& schema, ParallelConfig& parallel) {
   schema.key("overlap_param_gather", bool_form(parallel.overlap_param_gather),
              "With the distributed optimizer, new values travel while the next forward goes on "
              "through layers that have theirs.");
+  schema.key("overlap_tp", bool_form(parallel.overlap_tp),
+             "Rows travel between the ranks of tp piece by piece, while products go on with those "
+             "that are there.");
+  schema.key("overlap_ep", bool_form(parallel.overlap_ep),
+             "Rows travel to the experts of other ranks and back in several rounds, while experts "
+             "work on another round, or shared experts on the tokens.");
 }
 
 void declare_recompute(Schema& schema, RecomputeConfig& recompute) {

@@ -24,13 +24,6 @@ std::vector<LaterKey> model_keys() {
   return keys;
 }
 
-std::vector<LaterKey> parallel_keys() {
-  return {
-      {"parallel.overlap_tp", kOff, "overlap of tensor-parallel communication"},
-      {"parallel.overlap_ep", kOff, "overlap of expert-parallel communication"},
-  };
-}
-
 std::vector<LaterKey> other_keys() {
   return {
       {"precision.fp8", {"\"off\""}, "FP8"},
@@ -51,7 +44,7 @@ std::string leave_it(const Spellings& neutral) {
 const std::vector<LaterKey>& later_keys() {
   static const std::vector<LaterKey> kKeys = [] {
     std::vector<LaterKey> all;
-    for (const auto& part : {model_keys(), parallel_keys(), other_keys()}) {
+    for (const auto& part : {model_keys(), other_keys()}) {
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;

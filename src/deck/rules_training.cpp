@@ -106,6 +106,12 @@ void declare_gradient_rules(Schema& schema, const Deck& deck) {
       [&] { return !parallel.overlap_param_gather || parallel.distributed_optimizer; },
       [] { return std::string("parallel.overlap_param_gather = false"); });
   add_rule(
+      schema, RuleScope::training, {"parallel.overlap_tp", "parallel.tp", "parallel.sp"},
+      "parallel.overlap_tp with parallel.tp > 1 needs parallel.sp = true: without, there are no "
+      "rows to gather",
+      [&] { return !parallel.overlap_tp || parallel.tp == 1 || parallel.sp; },
+      [] { return std::string("parallel.sp = true, or parallel.overlap_tp = false"); });
+  add_rule(
       schema, RuleScope::training, {"optimizer.moments", "precision.compute"},
       "optimizer.moments = \"bf16\" does not go with precision.compute = \"fp64\", which is for "
       "verification",

@@ -2,6 +2,8 @@
 
 #include "ops/columns.hpp"
 #include "ops/elementwise.hpp"
+#include "parallel/entering.hpp"
+#include "parallel/leaving.hpp"
 
 #include <cmath>
 
@@ -61,19 +63,16 @@ void SelfAttention::prepare(const ExecSpace& exec, Operations& operations) {
   operations.choose(shape());
 }
 
-AnyView SelfAttention::project_kv(const Context& context, const Linear& projection,
-                                  const AnyIn& x) const {
-  const std::int64_t columns = std::int64_t{kv_heads()} * config_.head_dim;
-  const AnyView mine = context.activations.make(config_.type, x.extent(0), columns);
+void SelfAttention::project_kv(const Context& context, const Linear& projection, const AnyIn& x,
+                               const AnyView& mine) const {
   if (!shares_kv_head()) {
     projection.forward(context, x, mine);
-    return mine;
+    return;
   }
   const ArenaScope scope(context.scratch);
   const AnyView all = context.scratch.make(config_.type, x.extent(0), projection.outputs());
   projection.forward(context, x, all);
-  ops::copy_columns(context.exec, all, kv_column(), mine, 0, columns);
-  return mine;
+  ops::copy_columns(context.exec, all, kv_column(), mine, 0, mine.extent(1));
 }
 
 AnyIn SelfAttention::undo_kv(const Context& context, const AnyView& gradient) const {
@@ -99,15 +98,19 @@ void SelfAttention::forward(const Context& context, const Rotary& rotary,
                             const Sequences& sequences, const AnyIn& x, Saved& saved,
                             const AnyView& y) const {
   const ArenaScope scope(context.scratch);
-  const auto activation = [&] {
+  const auto activation = [&](int heads) {
     return context.activations.make(config_.type, sequences.tokens,
-                                    std::int64_t{heads()} * config_.head_dim);
+                                    std::int64_t{heads} * config_.head_dim);
   };
   saved.x = x;
-  const AnyIn inside = tp_.enter(context.exec, context.scratch, x);
-  const AnyView raw_q = activation();
-  q_.forward(context, inside, raw_q);
-  const AnyView raw_k = project_kv(context, k_, inside), v = project_kv(context, v_, inside);
+  const AnyView raw_q = activation(heads()), raw_k = activation(kv_heads()),
+                v = activation(kv_heads());
+  Entering entering(context.exec, context.operations, context.scratch, tp_, x);
+  entering.each([&](const RowBlock& rows, const AnyIn& inside) {
+    q_.forward(context, inside, raw_q.slice(rows.first, rows.rows));
+    project_kv(context, k_, inside, raw_k.slice(rows.first, rows.rows));
+    project_kv(context, v_, inside, v.slice(rows.first, rows.rows));
+  });
   const AnyView q = normalised(context, q_norm_, heads(), raw_q, saved.q_norm);
   const AnyView k = normalised(context, k_norm_, kv_heads(), raw_k, saved.k_norm);
   rotary.apply(context, sequences, /*inverse=*/false, q, k);
@@ -116,11 +119,13 @@ void SelfAttention::forward(const Context& context, const Rotary& rotary,
   saved.k = k;
   saved.v = v;
   const Arena::Mark mark = context.activations.mark();
-  saved.o = activation();
+  saved.o = activation(heads());
   core_->forward(context, sequences, q, k, v, saved.core, saved.o);
-  const AnyView partial = tp_.partial(context.scratch, y);
-  o_.forward(context, saved.o, partial);
-  tp_.leave(context.exec, context.scratch, partial, y);
+  Leaving leaving(context.exec, context.operations, context.scratch, tp_, y);
+  leaving.each([&](const RowBlock& rows, const AnyView& partial) {
+    o_.forward(context, saved.o.slice(rows.first, rows.rows), partial);
+  });
+  leaving.finish();
   if (core_again_) context.activations.rewind(mark);
 }
 
@@ -140,6 +145,9 @@ void SelfAttention::backward(const Context& context, const Rotary& rotary,
                                 std::int64_t{heads} * config_.head_dim);
   };
   const ArenaScope again_scope(context.activations);
+  // Rows that are on their way need memory: with overlap those of x from here on.
+  Entering entering_dy(context.exec, context.operations, context.scratch, tp_, dy);
+  Entering entering_x(context.exec, context.operations, context.scratch, tp_, saved.x);
   AnyView o = saved.o;
   AttentionCore::Saved core = saved.core;
   if (core_again_) {
@@ -147,10 +155,11 @@ void SelfAttention::backward(const Context& context, const Rotary& rotary,
                                  std::int64_t{heads()} * config_.head_dim);
     core_->forward(context, sequences, saved.q, saved.k, saved.v, core, o);
   }
-  const AnyIn dy_inside = tp_.enter(context.exec, context.scratch, dy);
   const AnyView d_o = scratch(heads());
-  o_.weight_gradient(context, o, dy_inside);
-  o_.data_gradient(context, dy_inside, /*add=*/false, d_o);
+  entering_dy.each([&](const RowBlock& rows, const AnyIn& inside) {
+    o_.data_gradient(context, inside, /*add=*/false, d_o.slice(rows.first, rows.rows));
+  });
+  o_.weight_gradient(context, o, entering_dy.all());  // before dx, which may be dy
 
   const AnyView dq = scratch(heads()), dk = scratch(kv_heads()), dv = scratch(kv_heads());
   core_->backward(context, sequences, core, d_o, dq, dk, dv);
@@ -158,16 +167,19 @@ void SelfAttention::backward(const Context& context, const Rotary& rotary,
   undo_norm(context, q_norm_, heads(), saved.q_norm, dq);
   undo_norm(context, k_norm_, kv_heads(), saved.k_norm, dk);
 
-  const AnyIn inside = tp_.enter(context.exec, context.scratch, saved.x);
   const AnyIn dk_made = undo_kv(context, dk), dv_made = undo_kv(context, dv);
+  Leaving leaving(context.exec, context.operations, context.scratch, tp_, dx);
+  leaving.each([&](const RowBlock& rows, const AnyView& partial) {
+    const auto part = [&](const AnyIn& of_all) { return of_all.slice(rows.first, rows.rows); };
+    q_.data_gradient(context, part(dq), /*add=*/false, partial);
+    k_.data_gradient(context, part(dk_made), /*add=*/true, partial);
+    v_.data_gradient(context, part(dv_made), /*add=*/true, partial);
+  });
+  const AnyIn inside = entering_x.all();
   q_.weight_gradient(context, inside, dq);
   k_.weight_gradient(context, inside, dk_made);
   v_.weight_gradient(context, inside, dv_made);
-  const AnyView partial = tp_.partial(context.scratch, dx);
-  q_.data_gradient(context, dq, /*add=*/false, partial);
-  k_.data_gradient(context, dk_made, /*add=*/true, partial);
-  v_.data_gradient(context, dv_made, /*add=*/true, partial);
-  tp_.leave(context.exec, context.scratch, partial, dx);
+  leaving.finish();
 }
 
 }  // namespace konclave

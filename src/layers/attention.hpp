@@ -66,8 +66,9 @@ class SelfAttention {
   /// Columns before this rank's head in what all ranks make, where a head is shared.
   std::int64_t kv_column() const;
 
-  /// Keys or values of this rank's heads, as activations.
-  AnyView project_kv(const Context& context, const Linear& projection, const AnyIn& x) const;
+  /// Keys or values of this rank's heads.
+  void project_kv(const Context& context, const Linear& projection, const AnyIn& x,
+                  const AnyView& mine) const;
   /// The gradient of what `projection` made, of that of this rank's heads.
   AnyIn undo_kv(const Context& context, const AnyView& gradient) const;
   /// Normalises each head of `raw` (T, heads*D) into a new view; without a norm `raw` itself.

@@ -1,6 +1,8 @@
 #include "layers/mlp.hpp"
 
 #include "ops/swiglu.hpp"
+#include "parallel/entering.hpp"
+#include "parallel/leaving.hpp"
 
 namespace konclave {
 
@@ -30,36 +32,46 @@ void Mlp::prepare(const ExecSpace& exec, Operations& operations) {
 
 void Mlp::forward(const Context& context, const AnyIn& x, Saved& saved, const AnyView& y) const {
   const ArenaScope scope(context.scratch);
-  const AnyIn inside = tp_.enter(context.exec, context.scratch, x);
-  const std::int64_t tokens = inside.extent(0), ffn = gate_.outputs();
+  const std::int64_t tokens = tp_.rows_inside(x.extent(0)), ffn = gate_.outputs();
   saved = {x, context.activations.make(config_.type, tokens, ffn),
            context.activations.make(config_.type, tokens, ffn)};
-  gate_.forward(context, inside, saved.gate);
-  up_.forward(context, inside, saved.up);
+  Entering entering(context.exec, context.operations, context.scratch, tp_, x);
+  entering.each([&](const RowBlock& rows, const AnyIn& inside) {
+    gate_.forward(context, inside, saved.gate.slice(rows.first, rows.rows));
+    up_.forward(context, inside, saved.up.slice(rows.first, rows.rows));
+  });
   const AnyView hidden = context.scratch.make(config_.type, tokens, ffn);
   ops::swiglu_forward(context.exec, saved.gate, saved.up, {}, hidden);
-  const AnyView partial = tp_.partial(context.scratch, y);
-  down_.forward(context, hidden, partial);
-  tp_.leave(context.exec, context.scratch, partial, y);
+  Leaving leaving(context.exec, context.operations, context.scratch, tp_, y);
+  leaving.each([&](const RowBlock& rows, const AnyView& partial) {
+    down_.forward(context, hidden.slice(rows.first, rows.rows), partial);
+  });
+  leaving.finish();
 }
 
 void Mlp::backward(const Context& context, const Saved& saved, const AnyIn& dy,
                    const AnyView& dx) const {
   const ArenaScope scope(context.scratch);
-  const AnyIn dy_inside = tp_.enter(context.exec, context.scratch, dy);
+  // Rows that are on their way need memory: with overlap those of x from here on.
+  Entering entering_dy(context.exec, context.operations, context.scratch, tp_, dy);
+  Entering entering_x(context.exec, context.operations, context.scratch, tp_, saved.x);
   const AnyView hidden =
       context.scratch.make(config_.type, saved.gate.extent(0), saved.gate.extent(1));
-  down_.data_gradient(context, dy_inside, /*add=*/false, hidden);
+  entering_dy.each([&](const RowBlock& rows, const AnyIn& inside) {
+    down_.data_gradient(context, inside, /*add=*/false, hidden.slice(rows.first, rows.rows));
+  });
   const AnyView d_gate = saved.gate, d_up = saved.up;
   ops::swiglu_backward(context.exec, saved.gate, saved.up, {}, hidden, hidden, d_gate, d_up, {});
-  down_.weight_gradient(context, hidden, dy_inside);
-  const AnyIn inside = tp_.enter(context.exec, context.scratch, saved.x);
+  down_.weight_gradient(context, hidden, entering_dy.all());  // before dx, which may be dy
+  Leaving leaving(context.exec, context.operations, context.scratch, tp_, dx);
+  leaving.each([&](const RowBlock& rows, const AnyView& partial) {
+    gate_.data_gradient(context, d_gate.slice(rows.first, rows.rows), /*add=*/false, partial);
+    up_.data_gradient(context, d_up.slice(rows.first, rows.rows), /*add=*/true, partial);
+  });
+  const AnyIn inside = entering_x.all();
   gate_.weight_gradient(context, inside, d_gate);
   up_.weight_gradient(context, inside, d_up);
-  const AnyView partial = tp_.partial(context.scratch, dx);
-  gate_.data_gradient(context, d_gate, /*add=*/false, partial);
-  up_.data_gradient(context, d_up, /*add=*/true, partial);
-  tp_.leave(context.exec, context.scratch, partial, dx);
+  leaving.finish();
 }
 
 }  // namespace konclave

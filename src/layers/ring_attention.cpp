@@ -1,141 +1,16 @@
 #include "base/fault.hpp"
 #include "layers/attention_cores.hpp"
+#include "layers/attention_ring.hpp"
 #include "ops/attention_merge.hpp"
 #include "ops/elementwise.hpp"
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
-#include <vector>
 
 namespace konclave {
 
 namespace {
-
-/// Keys and values of a rank, or their gradients.
-template <typename Tensor> struct Pair { Tensor k, v; };
-
-Pair<AnyView> make_pair_like(Arena& arena, DType type, const Pair<AnyIn>& like) {
-  return {arena.make(type, like.k.extent(0), like.k.extent(1)),
-          arena.make(type, like.v.extent(0), like.v.extent(1))};
-}
-
-/// Where tensors go: each rank sends to the one behind it and receives from the one before. Keys,
-/// values and gradients go on channels of their own, as they are under way at the same time.
-class Ring {
- public:
-  static constexpr int kKeys = 0, kGradients = 2;  ///< the first of two channels
-
-  explicit Ring(const Transport& group) : group_(group) {}
-
-  int ranks() const { return group_.size(); }
-  /// The rank whose keys are here at a step: those of this one at first.
-  int source(int step) const { return (group_.rank() + ranks() - step) % ranks(); }
-
-  void start_receive(const ExecSpace& exec, const Pair<AnyView>& pair, int channel,
-                     std::vector<Request>& requests) const {
-    const int from = (group_.rank() + ranks() - 1) % ranks();
-    requests.push_back(group_.start_receive(exec, pair.k, from, channel));
-    requests.push_back(group_.start_receive(exec, pair.v, from, channel + 1));
-  }
-  void start_send(const ExecSpace& exec, const Pair<AnyIn>& pair, int channel,
-                  std::vector<Request>& requests) const {
-    const int to = (group_.rank() + 1) % ranks();
-    requests.push_back(group_.start_send(exec, pair.k, to, channel));
-    requests.push_back(group_.start_send(exec, pair.v, to, channel + 1));
-  }
-
- private:
-  const Transport& group_;
-};
-
-void wait_all(const ExecSpace& exec, std::vector<Request>& requests) {
-  for (Request& request : requests) request.wait(exec);
-  requests.clear();
-}
-
-/// Keys and values on their way round. While those of one rank are worked on, those of the next
-/// arrive: so at most two chunks are held beside the rank's own.
-class KeysOnTheWay {
- public:
-  KeysOnTheWay(const Context& context, const Ring& ring, const Pair<AnyIn>& own)
-      : exec_(context.exec), ring_(ring), here_(own) {
-    for (int i = 0; i < std::min(2, ring.ranks() - 1); ++i) {
-      buffers_.push_back(make_pair_like(context.scratch, own.k.type(), own));
-    }
-  }
-
-  const Pair<AnyIn>& here() const { return here_; }
-
-  /// Begins to pass on what is here and to receive what comes next; nothing at the last step.
-  void start_turn() {
-    if (step_ + 1 == ring_.ranks()) return;
-    ring_.start_receive(exec_, next(), Ring::kKeys, requests_);
-    ring_.start_send(exec_, here_, Ring::kKeys, requests_);
-  }
-  void finish_turn() {
-    if (requests_.empty()) return;
-    wait_all(exec_, requests_);
-    here_ = {next().k, next().v};
-    ++step_;
-  }
-
- private:
-  /// Not the buffer in which `here_` is.
-  const Pair<AnyView>& next() const {
-    return buffers_[static_cast<std::size_t>(step_) % buffers_.size()];
-  }
-
-  ExecSpace exec_;
-  const Ring& ring_;
-  std::vector<Pair<AnyView>> buffers_;
-  Pair<AnyIn> here_;
-  int step_ = 0;
-  std::vector<Request> requests_;
-};
-
-/// sum += x, element by element, in the accumulation type.
-void accumulate(const ExecSpace& exec, const AnyIn& x, const AnyView& sum) {
-  ops::accumulate_rows(exec, x.reshape(1, x.size()),
-                       {sum.type(), sum.data(), {sum.size(), 1, 1}, 1});
-}
-
-/// Sums of the gradients of keys and values, in the accumulation type. They follow their keys from
-/// rank to rank, each of which adds its part, and are at home after as many turns as there are
-/// ranks.
-class GradientsOnTheWay {
- public:
-  GradientsOnTheWay(const Context& context, const Ring& ring, const Pair<AnyIn>& keys)
-      : exec_(context.exec),
-        ring_(ring),
-        here_(make_pair_like(context.scratch, accum_type(keys.k.type()), keys)),
-        next_(make_pair_like(context.scratch, accum_type(keys.k.type()), keys)) {
-    ops::fill_zero(exec_, here_.k);
-    ops::fill_zero(exec_, here_.v);
-  }
-
-  const Pair<AnyView>& here() const { return here_; }
-  void add(const AnyIn& dk, const AnyIn& dv) const {
-    accumulate(exec_, dk, here_.k);
-    accumulate(exec_, dv, here_.v);
-  }
-
-  void send() { ring_.start_send(exec_, {here_.k, here_.v}, Ring::kGradients, leaving_); }
-  void start_arrival() { ring_.start_receive(exec_, next_, Ring::kGradients, arriving_); }
-  /// After this the sums that arrived are here.
-  void finish_arrival() {
-    wait_all(exec_, arriving_);
-    wait_all(exec_, leaving_);
-    std::swap(here_, next_);
-  }
-
- private:
-  ExecSpace exec_;
-  const Ring& ring_;
-  Pair<AnyView> here_, next_;
-  std::vector<Request> leaving_, arriving_;
-};
 
 /// A result as sums are taken of it: in the accumulation type, either itself or a copy.
 AnyView widened(const Context& context, const AnyView& result) {
@@ -163,8 +38,9 @@ class RingAttention final : public AttentionCore {
     const DType wide = accum_type(shape_.type);
     saved = {q, k, v, o, context.activations.make(wide, q.extent(0), shape_.heads)};
     const ArenaScope scope(context.scratch);
-    const Ring ring(*cp_);
+    const AttentionRing ring(*cp_);
     KeysOnTheWay keys(context, ring, {k, v});
+    const Operations::Pause polling(context.operations, [&](const ExecSpace&) { keys.poll(); });
     const AnyView part_o = context.scratch.make(o.type(), o.extent(0), o.extent(1));
     const AnyView part_lse = context.scratch.make(wide, q.extent(0), shape_.heads);
     AnyView merged_o;
@@ -197,10 +73,14 @@ class RingAttention final : public AttentionCore {
                 const AnyIn& d_o, const AnyView& dq, const AnyView& dk,
                 const AnyView& dv) const override {
     const ArenaScope scope(context.scratch);
-    const Ring ring(*cp_);
-    const Pair<AnyIn> own{saved.k, saved.v};
+    const AttentionRing ring(*cp_);
+    const KeyValuePair<AnyIn> own{saved.k, saved.v};
     KeysOnTheWay keys(context, ring, own);
     GradientsOnTheWay sums(context, ring, own);
+    const Operations::Pause polling(context.operations, [&](const ExecSpace&) {
+      keys.poll();
+      sums.poll();
+    });
     const AnyView part_dq = context.scratch.make(dq.type(), dq.extent(0), dq.extent(1));
     AnyView sum_dq;
     for (int step = 0; step < ring.ranks(); ++step) {
@@ -240,7 +120,7 @@ class RingAttention final : public AttentionCore {
 
  private:
   /// This rank's queries, and the keys that are here at a step.
-  static AttentionRows rows_of(const Sequences& sequences, const Ring& ring, int step) {
+  static AttentionRows rows_of(const Sequences& sequences, const AttentionRing& ring, int step) {
     const std::int64_t tokens = sequences.tokens;
     const View1<const int>& all = sequences.whole.rank_positions;
     require(static_cast<std::int64_t>(all.size()) == ring.ranks() * tokens,

@@ -60,11 +60,21 @@ class Counter {
     add(group, collective, of_.tp_dp_cp.size * of_.micro_batches * bytes);
   }
 
-  /// The ways between the regions of a layer (TensorParallel), (T,H) rows each. With sequence
-  /// parallelism `enter` gathers all rows, and in `leave` each rank gets its rows of every rank's.
-  /// Without it, `enter` is nothing, and after a sum of slices `leave` gathers them.
+  /// The ways between the regions of a layer, (T,H) rows each. With overlap pieces go between two
+  /// ranks each (Entering, Leaving), and a rank's own rows nowhere.
   void regions(std::int64_t enters, std::int64_t leaves) {
-    const std::int64_t rows = of_.inside * model_.hidden_size * of_.element;
+    if (!shares_rows_ || !parallel_.overlap_tp) {
+      regions_at_once(enters, leaves);
+      return;
+    }
+    const std::int64_t rows = (of_.inside - of_.outside) * row_bytes();
+    add_passes(of_.tp, "all_to_all", (enters + leaves) * rows);
+  }
+  /// TensorParallel: with sequence parallelism `enter` gathers all rows, and in `leave` each rank
+  /// gets its rows of every rank's. Without it, `enter` is nothing, and after a sum of slices
+  /// `leave` gathers them.
+  void regions_at_once(std::int64_t enters, std::int64_t leaves) {
+    const std::int64_t rows = of_.inside * row_bytes();
     add_passes(of_.tp, "all_gather", (shares_rows_ ? enters : leaves) * rows);
     add_passes(of_.tp, "all_to_all", leaves * rows);
   }
@@ -268,7 +278,7 @@ class Counter {
   /// The embedding leaves with what each part of the vocabulary has; its backward enters. The head
   /// enters, and its gradient leaves; of each row all ranks of tp get three numbers of every other.
   void embedding_and_head() {
-    regions(/*enters=*/2, /*leaves=*/2);
+    regions_at_once(/*enters=*/2, /*leaves=*/2);
     add_passes(of_.tp, "all_gather", of_.tp.size * of_.inside * 3 * of_.wide);
     const std::int64_t matrix = std::int64_t{model_.vocab_size} * model_.hidden_size;
     const bool one_matrix = model_.tie_embeddings && of_.pp.size == 1;

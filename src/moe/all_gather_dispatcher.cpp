@@ -43,7 +43,7 @@ struct Choices {
 
 /// Memory is scratch.
 Choices gather_choices(const Context& context, const Transport& group,
-                       const AllGatherDispatch::Sources& sources, const RoutingPlan& routing) {
+                       const AllGatherRoute::Sources& sources, const RoutingPlan& routing) {
   const std::int64_t tokens = sum(sources.tokens);
   Choices all{context.scratch.make1<int>(tokens + 1),
               context.scratch.make1<int>(sum(sources.assignments))};
@@ -64,7 +64,10 @@ Choices gather_choices(const Context& context, const Transport& group,
 }  // namespace
 
 AllGatherDispatcher::AllGatherDispatcher(const MoeConfig& config, const Groups& groups)
-    : etp_ep_(groups.etp_ep), ep_(groups.ep), num_experts_(config.num_experts) {}
+    : etp_ep_(groups.etp_ep),
+      ep_(groups.ep),
+      num_experts_(config.num_experts),
+      overlaps_(groups.parallel.overlap_ep) {}
 
 /// Each rank sends its tokens and the number of assignments of each expert.
 AllGatherDispatcher::Sizes AllGatherDispatcher::exchange_sizes(const Context& context,
@@ -94,7 +97,8 @@ std::shared_ptr<const Dispatch> AllGatherDispatcher::plan(const Context& context
   const Choices choices = gather_choices(context, *etp_ep_, sizes.sources, routing);
   const LocalAssignments local = pick_local(context, choices.token_offsets, choices.expert_ids,
                                             first(), local_experts(), sizes.rows);
-  return std::make_shared<AllGatherDispatch>(etp_ep_, std::move(sizes.sources), local);
+  return std::make_shared<AllGatherDispatch>(
+      AllGatherRoute{etp_ep_, std::move(sizes.sources), local, overlaps_});
 }
 
 }  // namespace konclave

@@ -15,7 +15,7 @@ class AllGatherDispatcher final : public Dispatcher {
 
  private:
   struct Sizes {
-    AllGatherDispatch::Sources sources;
+    AllGatherRoute::Sources sources;
     std::int64_t rows = 0;  ///< of all sources, for the experts of this rank
   };
   Sizes exchange_sizes(const Context& context, const RoutingPlan& routing) const;
@@ -25,6 +25,7 @@ class AllGatherDispatcher final : public Dispatcher {
 
   Groups::Group etp_ep_, ep_;
   int num_experts_;
+  bool overlaps_;
 };
 
 }  // namespace konclave

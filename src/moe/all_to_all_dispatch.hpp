@@ -1,10 +1,7 @@
 #pragma once
 
-#include "moe/dispatch_rounds.hpp"
+#include "moe/all_to_all_route.hpp"
 #include "moe/dispatcher.hpp"
-#include "ops/permute.hpp"
-
-#include <optional>
 
 namespace konclave {
 
@@ -15,66 +12,28 @@ namespace konclave {
 /// Returned rows and values are in the order at home.
 class AllToAllDispatch final : public Dispatch {
  public:
-  struct Ranks {
-    Groups::Group ep, etp;
-  };
-  /// Where the tokens' rows are at home.
-  struct Home {
-    View1<const int> token_offsets;  ///< (T+1), assignments of each token
-    ops::RowPlaces places;           ///< of assignments
-    std::int64_t rows = 0;           ///< how many places there are
-  };
+  AllToAllDispatch(AllToAllRoute route, std::vector<Round> rounds)
+      : Dispatch(std::move(rounds), {route.kept, route.overlaps}), route_(std::move(route)) {}
 
-  AllToAllDispatch(Ranks ranks, std::vector<Round> rounds, Home home,
-                   std::vector<DispatchRound> legs);
+  const DispatchRound& leg(std::size_t round) const { return route_.legs[round]; }
 
-  const DispatchRound& leg(std::size_t round) const { return legs_[round]; }
-
-  void bring(const Context& context, std::size_t round, const AnyIn& x,
-             const AnyView& rows) const override;
-  void bring(const Context& context, std::size_t round, const AnyIn& x, const AnyView& rows,
-             const AnyIn& weights, const AnyView& row_weights) const override;
+  std::unique_ptr<WayThere> way_there(const Context& context,
+                                      std::vector<Brought> brought) const override;
   AnyView returned_rows(const Context& context, const AnyView& y) const override;
   AnyView returned_values(const Context& context, DType type) const override;
-  AnyView workplace(const Context& context, std::size_t round,
-                    const AnyView& returned) const override;
-  void give_back(const Context& context, std::size_t round, const AnyIn& rows,
-                 const AnyView& returned) const override;
-  void give_back(const Context& context, std::size_t round, const AnyIn& rows,
-                 const AnyView& returned, const AnyIn& values,
-                 const AnyView& returned_values) const override;
+  std::unique_ptr<WayBack> way_back(const Context& context,
+                                    std::vector<AnyView> returned) const override;
   void combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
                const AnyView& y) const override;
   AnyView combine_with_values(const Context& context, const AnyIn& returned,
                               const AnyView& returned_values, const AnyView& y) const override;
 
  private:
-  /// A tensor on its way to the experts.
-  struct Transfer {
-    AnyView sent;                    ///< by this rank to others
-    AnyView arrived;                 ///< over ep
-    AnyView gathered;                ///< all of the round
-    std::optional<Request> request;  ///< what has to be waited for next
-  };
+  /// Where rows that come to `returned` are worked on: there, if they stay.
+  std::vector<AnyView> workplaces(const Context& context, const AnyView& returned,
+                                  std::size_t turns) const;
 
-  /// Memory for something like x on its way to `rows`: where nothing is gathered that is where it
-  /// arrives.
-  Transfer make_transfer(const Context& context, const DispatchRound& leg, const AnyIn& x,
-                         const AnyView& rows) const;
-  void start_bringing(const Context& context, const DispatchRound& leg, const RowBlocks& arrival,
-                      Transfer& transfer) const;
-  void gather(const Context& context, const DispatchRound& leg, Transfer& transfer) const;
-
-  /// y = this rank's rows of the sum of the partial results of etp, in the order of arrival.
-  void sum_over_etp(const Context& context, const DispatchRound& leg, const AnyIn& partial,
-                    const AnyView& y) const;
-  /// Nothing is to be waited for with one rank of ep.
-  std::optional<Request> start_giving_back(const Context& context, const DispatchRound& leg,
-                                           const AnyIn& rows, const AnyView& returned) const;
-
-  Ranks ranks_;
-  Home home_;
-  std::vector<DispatchRound> legs_;
+  AllToAllRoute route_;
 };
 
 }  // namespace konclave

@@ -13,7 +13,7 @@ namespace konclave {
 
 namespace {
 
-using Home = AllToAllDispatch::Home;
+using Home = AllToAllRoute::Home;
 
 /// With one round a shift for each expert brings its rows to their places; with several, rows of an
 /// expert part, and places are written down.
@@ -37,7 +37,7 @@ Home places_at_home(const Context& context, const RoutingPlan& routing,
 
 /// One rank and one round: all rows are where they belong, and the host need not know how many each
 /// expert has.
-std::shared_ptr<const Dispatch> in_place(const AllToAllDispatch::Ranks& ranks,
+std::shared_ptr<const Dispatch> in_place(const AllToAllRoute::Ranks& ranks,
                                          const RoutingPlan& routing) {
   const std::int64_t rows = routing.assignments();
   DispatchRound leg;
@@ -45,9 +45,8 @@ std::shared_ptr<const Dispatch> in_place(const AllToAllDispatch::Ranks& ranks,
   leg.arrived = leg.received = rows;
   leg.first_sent = rows;
   const std::vector<Dispatch::Round> rounds = {{rows, routing.expert_offsets}};
-  return std::make_shared<AllToAllDispatch>(ranks, rounds,
-                                            Home{routing.token_offsets, routing.row_of, rows},
-                                            std::vector<DispatchRound>{leg});
+  return std::make_shared<AllToAllDispatch>(
+      AllToAllRoute{ranks, {routing.token_offsets, routing.row_of, rows}, {leg}}, rounds);
 }
 
 }  // namespace
@@ -55,7 +54,7 @@ std::shared_ptr<const Dispatch> in_place(const AllToAllDispatch::Ranks& ranks,
 AllToAllDispatcher::AllToAllDispatcher(const MoeConfig& config, const Groups& groups)
     : ranks_{groups.ep, groups.etp},
       num_experts_(config.num_experts),
-      receive_budget_(config.receive_budget) {}
+      cut_{config.receive_budget, groups.parallel.overlap_ep && groups.etp_ep->size() > 1} {}
 
 /// First over ep, then what the ranks of ep have gathered over etp: sources are then in the order
 /// that plan_dispatch numbers them in, whatever the order of ranks is.
@@ -71,9 +70,9 @@ DispatchCounts AllToAllDispatcher::exchange_counts(const Context& context,
 std::shared_ptr<const Dispatch> AllToAllDispatcher::plan(const Context& context,
                                                          const RoutingPlan& routing) const {
   const Transport &ep = *ranks_.ep, &etp = *ranks_.etp;
-  if (ep.size() == 1 && etp.size() == 1 && receive_budget_ == 0) return in_place(ranks_, routing);
-  DispatchRounds host = plan_dispatch(exchange_counts(context, routing),
-                                      etp.rank() * ep.size() + ep.rank(), receive_budget_);
+  if (ep.size() == 1 && etp.size() == 1 && cut_.budget == 0) return in_place(ranks_, routing);
+  DispatchRounds host =
+      plan_dispatch(exchange_counts(context, routing), etp.rank() * ep.size() + ep.rank(), cut_);
   require(std::max(host.largest, host.at_home) <= std::numeric_limits<int>::max(),
           "the experts of one rank receive " + std::to_string(host.largest) +
               " rows at once; set moe.receive_budget",
@@ -83,8 +82,10 @@ std::shared_ptr<const Dispatch> AllToAllDispatcher::plan(const Context& context,
     const std::vector<int> offsets(round.expert_offsets.begin(), round.expert_offsets.end());
     rounds.push_back({round.received, upload(context.exec, context.activations, offsets)});
   }
+  const Home home = places_at_home(context, routing, host);
   return std::make_shared<AllToAllDispatch>(
-      ranks_, std::move(rounds), places_at_home(context, routing, host), std::move(host.rounds));
+      AllToAllRoute{ranks_, home, std::move(host.rounds), host.kept, cut_.overlaps},
+      std::move(rounds));
 }
 
 }  // namespace konclave

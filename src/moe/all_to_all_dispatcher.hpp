@@ -6,7 +6,8 @@ namespace konclave {
 
 /// moe.dispatcher = "alltoall": a row goes only to where it is needed. Under moe.receive_budget in
 /// several rounds, the same number on all ranks, each of which brings at most so many rows to a
-/// rank, after the gather over etp.
+/// rank, after the gather over etp. With parallel.overlap_ep in several rounds, too, where there
+/// are ranks to exchange with (DispatchCut).
 class AllToAllDispatcher final : public Dispatcher {
  public:
   AllToAllDispatcher(const MoeConfig& config, const Groups& groups);
@@ -18,9 +19,9 @@ class AllToAllDispatcher final : public Dispatcher {
  private:
   DispatchCounts exchange_counts(const Context& context, const RoutingPlan& routing) const;
 
-  AllToAllDispatch::Ranks ranks_;
+  AllToAllRoute::Ranks ranks_;
   int num_experts_;
-  std::int64_t receive_budget_;
+  DispatchCut cut_;
 };
 
 }  // namespace konclave

@@ -37,7 +37,8 @@ struct DispatchChunk {
 /// At home a row has a place in one order of all rounds. Rows for this rank itself stay where they
 /// are wherever possible (`own_stays`): the places of a round then begin with all the rows that
 /// arrive, in their order, of which only the own ones are at home, and the rows that are sent
-/// follow. Else, with several rounds and ranks of ep, the own rows are sent like the others.
+/// follow. Else, where there are too many to have them all and several ranks of ep, the own rows
+/// are sent like the others.
 struct DispatchRound {
   bool own_stays = false;
   std::int64_t first_arrived = 0;  ///< place at home of those that arrive, if own ones stay
@@ -52,6 +53,7 @@ struct DispatchRound {
 /// The whole way.
 struct DispatchRounds {
   std::vector<DispatchRound> rounds;
+  bool kept = true;  ///< whether a rank may have the rows of all rounds
   /// (expert, token) -> order at home. With one round an expert's rows stay together: one chunk for
   /// each of the experts, without rows where it has none.
   std::vector<DispatchChunk> to_home;
@@ -59,11 +61,23 @@ struct DispatchRounds {
   std::int64_t largest = 0;  ///< most rows that this rank receives in a round
 };
 
-/// Plans the exchange for source `source`; every source plans the same number of rounds. The rows
-/// for the experts of a rank, numbered in the order (expert, source, token), are cut into pieces of
-/// `budget` rows, one for each round; without a budget (0) there is one round. Arithmetic alone:
-/// experts x sources numbers are looked at.
-DispatchRounds plan_dispatch(const DispatchCounts& counts, int source, std::int64_t budget);
+/// How the rows for the experts of a rank, in the order (expert, source, token), are cut into
+/// rounds.
+struct DispatchCut {
+  /// Rows that a rank may have at once; 0: no bound. A round has as many, but for the last.
+  std::int64_t budget = 0;
+  /// Whether a round travels beside another one: each rank's rows are cut into equal rounds then,
+  /// of which two keep to the budget (one row each at the least), and of all there are kRounds, but
+  /// none has less than kLeastRows on the rank with the most.
+  bool overlaps = false;
+  /// The first cannot hide behind work on another one, nor the last on its way back; each costs a
+  /// latency and parts an expert's rows.
+  static constexpr std::int64_t kRounds = 4, kLeastRows = 8;
+};
+
+/// Plans the exchange for source `source`; every source plans the same number of rounds. Arithmetic
+/// alone: experts x sources numbers are looked at.
+DispatchRounds plan_dispatch(const DispatchCounts& counts, int source, const DispatchCut& cut);
 
 /// Blocks of rows without those of one rank.
 RowBlocks without(RowBlocks blocks, int rank);

@@ -2,10 +2,28 @@
 
 #include "moe/all_gather_dispatcher.hpp"
 #include "moe/all_to_all_dispatcher.hpp"
+#include "moe/row_order.hpp"
 
 #include <string>
 
 namespace konclave {
+
+std::vector<AnyView> Dispatch::by_turns(const Context& context, const AnyIn& like,
+                                        std::size_t turns) const {
+  std::vector<std::int64_t> rows;
+  for (const Round& round : rounds_) rows.push_back(round.rows);
+  return scratch_by_turns(context, like, rows, turns);
+}
+
+std::vector<AnyView> Dispatch::parts(const AnyView& all) const {
+  std::vector<AnyView> views;
+  std::int64_t first = 0;
+  for (const Round& round : rounds_) {
+    views.push_back(all.slice(first, round.rows));
+    first += round.rows;
+  }
+  return views;
+}
 
 std::shared_ptr<const Dispatcher> make_dispatcher(const MoeConfig& config, const Groups& groups) {
   require(config.num_experts % groups.ep->size() == 0,

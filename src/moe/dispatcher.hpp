@@ -1,12 +1,14 @@
 #pragma once
 
 #include "moe/config.hpp"
+#include "moe/dispatch_way.hpp"
 #include "moe/routing_plan.hpp"
 #include "parallel/groups.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace konclave {
@@ -24,38 +26,47 @@ class Dispatch {
     std::int64_t rows = 0;
     View1<const int> expert_offsets;  ///< (L+1), rows of each local expert
   };
+  /// Something of this rank's tokens, and where it goes in each round.
+  struct Brought {
+    AnyIn from;               ///< (T,H), or (A)
+    std::vector<AnyView> to;  ///< (R,H), or (R), of each round
+  };
+  /// How rounds go.
+  struct Pace {
+    bool kept = true;       ///< whether there is room for the rows of all rounds
+    bool overlaps = false;  ///< whether rows travel beside other work (parallel.overlap_ep)
+  };
 
   virtual ~Dispatch() = default;
 
   const std::vector<Round>& rounds() const { return rounds_; }
+  bool kept() const { return pace_.kept; }
+  bool overlaps() const { return pace_.overlaps; }
 
-  /// rows = those of x that the round brings to the local experts.
-  virtual void bring(const Context& context, std::size_t round, const AnyIn& x,
-                     const AnyView& rows) const = 0;
-  /// The same with the weights of the assignments: the weight of each row goes along.
-  virtual void bring(const Context& context, std::size_t round, const AnyIn& x, const AnyView& rows,
-                     const AnyIn& weights, const AnyView& row_weights) const = 0;
+  /// Memory for each round: of scratch, for as many rounds at a time as `turns` says, or parts of
+  /// `all` (rows of all rounds, H).
+  std::vector<AnyView> by_turns(const Context& context, const AnyIn& like, std::size_t turns) const;
+  std::vector<AnyView> parts(const AnyView& all) const;
+  /// For how many rounds at a time what arrives needs memory.
+  std::size_t turns() const { return kept() ? rounds_.size() : overlaps() ? 2 : 1; }
+
+  /// The way of rows of x and, if there are two, weights of the assignments along with them.
+  virtual std::unique_ptr<WayThere> way_there(const Context& context,
+                                              std::vector<Brought> brought) const = 0;
 
   /// Memory for what comes back from all rounds before it is y: of scratch, or y itself. The same
   /// for values, one for each assignment.
   virtual AnyView returned_rows(const Context& context, const AnyView& y) const = 0;
   virtual AnyView returned_values(const Context& context, DType type) const = 0;
 
-  /// Where the experts work on a round: (R,H) or (R), of the type and width of `returned`. What is
-  /// there in the end, give_back brings to `returned`; on one rank it is the same memory.
-  virtual AnyView workplace(const Context& context, std::size_t round,
-                            const AnyView& returned) const = 0;
-  /// What the experts made of a round's rows goes back: fills the round's part of `returned`.
-  virtual void give_back(const Context& context, std::size_t round, const AnyIn& rows,
-                         const AnyView& returned) const = 0;
-  /// The same with a value for each row.
-  virtual void give_back(const Context& context, std::size_t round, const AnyIn& rows,
-                         const AnyView& returned, const AnyIn& values,
-                         const AnyView& returned_values) const = 0;
+  /// The way back of rows and, if there are two, values, into such memory. Rows may be brought to
+  /// their workplaces.
+  virtual std::unique_ptr<WayBack> way_back(const Context& context,
+                                            std::vector<AnyView> returned) const = 0;
 
   /// y[t] = residual[t] + sum over the assignments of t of their rows. Overwrites y; an empty
   /// residual stands for zero. Forward the rows come weighted; backward this is the gradient of
-  /// `bring`.
+  /// bringing them.
   virtual void combine(const Context& context, const AnyIn& returned, const AnyIn& residual,
                        const AnyView& y) const = 0;
   /// The same with a value for each row and without a residual. Gives the values in the order of
@@ -64,10 +75,11 @@ class Dispatch {
                                       const AnyView& returned_values, const AnyView& y) const = 0;
 
  protected:
-  explicit Dispatch(std::vector<Round> rounds) : rounds_(std::move(rounds)) {}
+  Dispatch(std::vector<Round> rounds, Pace pace) : rounds_(std::move(rounds)), pace_(pace) {}
 
  private:
   std::vector<Round> rounds_;
+  Pace pace_;
 };
 
 /// Plans dispatches over a layer's ranks.

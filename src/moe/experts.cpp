@@ -108,10 +108,13 @@ void Experts::backward(const Context& context, const Saved& saved, const AnyIn& 
   ops::swiglu_backward(context.exec, saved.gate, saved.up, saved.weights, hidden, hidden, d_gate,
                        d_up, dweights);
   weight_gradient(context, down_, saved.offsets, hidden, dy);
-  weight_gradient(context, gate_, saved.offsets, saved.x, d_gate);
-  weight_gradient(context, up_, saved.offsets, saved.x, d_up);
   data_gradient(context, gate_, saved.offsets, d_gate, /*add=*/false, dx);
   data_gradient(context, up_, saved.offsets, d_up, /*add=*/true, dx);
+}
+
+void Experts::finish_backward(const Context& context, const Saved& saved) const {
+  weight_gradient(context, gate_, saved.offsets, saved.x, saved.gate);
+  weight_gradient(context, up_, saved.offsets, saved.x, saved.up);
 }
 
 }  // namespace konclave

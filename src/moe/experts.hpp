@@ -40,10 +40,12 @@ class Experts {
   /// Overwrites y.
   void forward(const Context& context, const View1<const int>& offsets, const AnyIn& x,
                const AnyIn& weights, Saved& saved, const AnyView& y) const;
-  /// Overwrites dx, which may be dy, and dweights (R); adds to the parameters' gradients. Once for
-  /// each forward: the gradients of gate and up take the place of what was saved.
+  /// Overwrites dx, which may be dy, and dweights (R); adds to the gradients of Wd. Once for each
+  /// forward: the gradients of gate and up take the place of what was saved.
   void backward(const Context& context, const Saved& saved, const AnyIn& dy,
                 const AnyView& dweights, const AnyView& dx) const;
+  /// Behind it: adds to the gradients of Wg and Wu.
+  void finish_backward(const Context& context, const Saved& saved) const;
 
   template <typename Visitor> void visit_parameters(Visitor&& visit) {
     for (Parameter* weight : {&gate_, &up_, &down_}) visit(*weight);

@@ -2,6 +2,8 @@
 
 #include "ops/elementwise.hpp"
 
+#include <utility>
+
 namespace konclave {
 
 namespace {
@@ -10,6 +12,24 @@ namespace {
 TraceSpan part(const Context& context, std::string_view name) {
   return {context.trace, name, "moe"};
 }
+
+/// Lets what is under way go on behind each product, where anything is.
+class Polling {
+ public:
+  Polling(const Context& context, const Dispatch& dispatch, std::vector<WayThere*> there,
+          WayBack& back) {
+    if (!dispatch.overlaps()) return;
+    pause_.emplace(context.operations, [there = std::move(there), &back](const ExecSpace&) {
+      for (WayThere* way : there) {
+        if (way != nullptr) way->poll();
+      }
+      back.poll();
+    });
+  }
+
+ private:
+  std::optional<Operations::Pause> pause_;
+};
 
 }  // namespace
 
@@ -40,15 +60,37 @@ void MoeLayer::prepare(const ExecSpace& exec, Operations& operations) {
   if (shared_) shared_->prepare(exec, operations);
 }
 
-MoeLayer::Received MoeLayer::receive(const Context& context, Arena& keep, const Saved& saved,
-                                     std::size_t round) const {
-  const std::int64_t rows = saved.dispatch->rounds()[round].rows;
-  const TraceSpan span = part(context, "permute");
-  const Received received{keep.make(config_.type, rows, config_.hidden),
-                          keep.make(saved.routing.weights.type(), rows)};
-  saved.dispatch->bring(context, round, saved.x, received.rows, saved.routing.weights,
-                        received.weights);
-  return received;
+MoeLayer::Received MoeLayer::make_received(const Context& context, const Saved& saved) const {
+  const Dispatch& dispatch = *saved.dispatch;
+  const AnyIn& weights = saved.routing.weights;
+  if (!dispatch.kept()) {
+    const std::size_t turns = dispatch.turns();
+    return {dispatch.by_turns(context, saved.x, turns), dispatch.by_turns(context, weights, turns)};
+  }
+  std::int64_t rows = 0;
+  for (const Dispatch::Round& round : dispatch.rounds()) rows += round.rows;
+  return {dispatch.parts(context.activations.make(config_.type, rows, config_.hidden)),
+          dispatch.parts(context.activations.make(weights.type(), rows))};
+}
+
+std::unique_ptr<WayThere> MoeLayer::way_of_rows(const Context& context, const Saved& saved,
+                                                const Received& received) const {
+  return saved.dispatch->way_there(
+      context, {{saved.x, received.rows}, {saved.routing.weights, received.weights}});
+}
+
+void MoeLayer::start_shared(const Context& context, const AnyIn& x, Saved& saved) const {
+  Arena& memory = shared_->gated() && !shared_again_ ? context.activations : context.scratch;
+  const AnyView output = memory.make(x.type(), x.extent(0), x.extent(1));
+  const Arena::Mark mark = context.activations.mark();
+  shared_->start(context, x, output, saved.shared);
+  if (shared_again_) context.activations.rewind(mark);
+}
+
+void MoeLayer::add_shared(const Context& context, Saved& saved, const AnyView& y) const {
+  const Arena::Mark mark = context.activations.mark();
+  shared_->add(context, saved.shared, y);
+  if (shared_again_) context.activations.rewind(mark);
 }
 
 void MoeLayer::forward(const Context& context, const MoeStep& step, const AnyIn& x,
@@ -63,34 +105,46 @@ void MoeLayer::forward(const Context& context, const MoeStep& step, const AnyIn&
     saved.dispatch = dispatcher_->plan(context, saved.routing);
   }
   const Dispatch& dispatch = *saved.dispatch;
-  const bool kept = dispatch.rounds().size() == 1;
+  const std::size_t rounds = dispatch.rounds().size();
 
   const ArenaScope scope(context.scratch);
   const AnyView returned = dispatch.returned_rows(context, y);
-  for (std::size_t round = 0; round < dispatch.rounds().size(); ++round) {
+  const Received received = make_received(context, saved);
+  const std::unique_ptr<WayThere> there = way_of_rows(context, saved, received);
+  const std::unique_ptr<WayBack> back = dispatch.way_back(context, {returned});
+  const Polling polling(context, dispatch, {there.get()}, *back);
+  {
+    const TraceSpan span = part(context, "permute");
+    there->start(context);
+  }
+  if (shared_ && dispatch.overlaps()) start_shared(context, x, saved);
+  saved.experts.assign(dispatch.kept() ? rounds : 1, {});
+  for (std::size_t round = 0; round < rounds; ++round) {
     const ArenaScope round_scope(context.scratch);
+    {
+      const TraceSpan span = part(context, "permute");
+      there->arrive(context, round);
+    }
     const Context inner{context.exec, context.operations,
-                        kept ? context.activations : context.scratch, context.scratch,
+                        dispatch.kept() ? context.activations : context.scratch, context.scratch,
                         context.trace};
-    const Received received = receive(context, inner.activations, saved, round);
-    const AnyView results = dispatch.workplace(context, round, returned);
     {
       const TraceSpan span = part(context, "experts");
-      experts_.forward(inner, dispatch.rounds()[round].expert_offsets, received.rows,
-                       received.weights, saved.experts, results);
+      experts_.forward(inner, dispatch.rounds()[round].expert_offsets, received.rows[round],
+                       received.weights[round], saved.experts[dispatch.kept() ? round : 0],
+                       back->rows(round));
     }
     const TraceSpan span = part(context, "combine");
-    dispatch.give_back(context, round, results, returned);
+    back->give(context, round);
   }
   {
     const TraceSpan span = part(context, "combine");
+    back->finish(context);
     dispatch.combine(context, returned, residual, y);
   }
-  if (shared_) {
-    const Arena::Mark mark = context.activations.mark();
-    shared_->forward(context, x, saved.shared, y);
-    if (shared_again_) context.activations.rewind(mark);
-  }
+  if (!shared_) return;
+  if (!dispatch.overlaps()) start_shared(context, x, saved);
+  add_shared(context, saved, y);
 }
 
 void MoeLayer::move_input(Saved& saved, const AnyIn& x) const {
@@ -100,49 +154,76 @@ void MoeLayer::move_input(Saved& saved, const AnyIn& x) const {
   saved.shared.mlp.x = x;
 }
 
+AnyView MoeLayer::shared_gradient(const Context& context, const Saved& saved,
+                                  const AnyIn& dy) const {
+  const AnyView dx = context.scratch.make(dy.type(), dy.extent(0), dy.extent(1));
+  const ArenaScope again_scope(context.activations);
+  SharedExperts::Saved shared = saved.shared;
+  if (shared_again_) {
+    ops::fill_zero(context.exec, dx);  // is added to, and not needed
+    shared_->forward(context, saved.x, shared, dx);
+  }
+  shared_->backward(context, shared, dy, dx);
+  return dx;
+}
+
 void MoeLayer::backward(const Context& context, const Saved& saved, const AnyIn& dy,
                         const AnyView& dx) const {
   const ArenaScope scope(context.scratch);
-  AnyView d_shared;  // dx may be dy, so this comes first
-  if (shared_) {
-    d_shared = context.scratch.make(dx.type(), dx.extent(0), dx.extent(1));
-    const ArenaScope again_scope(context.activations);
-    SharedExperts::Saved shared = saved.shared;
-    if (shared_again_) {
-      ops::fill_zero(context.exec, d_shared);  // is added to, and not needed
-      shared_->forward(context, saved.x, shared, d_shared);
-    }
-    shared_->backward(context, shared, dy, d_shared);
-  }
   const Dispatch& dispatch = *saved.dispatch;
-  const bool kept = dispatch.rounds().size() == 1;
+  AnyView d_shared;  // dx may be dy, so this comes first
+  if (shared_ && !dispatch.overlaps()) d_shared = shared_gradient(context, saved, dy);
   const AnyView returned = dispatch.returned_rows(context, dx);
   const AnyView returned_weights = dispatch.returned_values(context, saved.routing.weights.type());
+  const std::unique_ptr<WayBack> back = dispatch.way_back(context, {returned, returned_weights});
+  const std::unique_ptr<WayThere> there = dispatch.way_there(context, {{dy, back->rows()}});
+  Received received;
+  std::unique_ptr<WayThere> again;  // of the rows, where they were not kept
+  if (!dispatch.kept()) {
+    received = make_received(context, saved);
+    again = way_of_rows(context, saved, received);
+  }
+  const Polling polling(context, dispatch, {again.get(), there.get()}, *back);
+  {
+    const TraceSpan span = part(context, "permute");
+    if (again) again->start(context);
+    there->start(context);
+  }
+  if (shared_ && dispatch.overlaps()) d_shared = shared_gradient(context, saved, dy);
   for (std::size_t round = 0; round < dispatch.rounds().size(); ++round) {
     const ArenaScope round_scope(context.scratch);
-    Experts::Saved experts = saved.experts;
-    if (!kept) {
+    Experts::Saved experts;
+    if (again) {
+      {
+        const TraceSpan span = part(context, "permute");
+        again->arrive(context, round);
+      }
       const Context inner{context.exec, context.operations, context.scratch, context.scratch};
-      const Received received = receive(context, context.scratch, saved, round);
-      experts_.start(inner, dispatch.rounds()[round].expert_offsets, received.rows,
-                     received.weights, experts);
+      experts_.start(inner, dispatch.rounds()[round].expert_offsets, received.rows[round],
+                     received.weights[round], experts);
+    } else {
+      experts = saved.experts[round];
     }
-    const AnyView d_rows = dispatch.workplace(context, round, returned);
-    const AnyView d_weights = dispatch.workplace(context, round, returned_weights);
     {
       const TraceSpan span = part(context, "permute");
-      dispatch.bring(context, round, dy, d_rows);
+      there->arrive(context, round);
     }
     {
       const TraceSpan span = part(context, "experts");
-      experts_.backward(context, experts, d_rows, d_weights, d_rows);
+      experts_.backward(context, experts, back->rows(round), back->values(round),
+                        back->rows(round));
     }
-    const TraceSpan span = part(context, "combine");
-    dispatch.give_back(context, round, d_rows, returned, d_weights, returned_weights);
+    {
+      const TraceSpan span = part(context, "combine");
+      back->give(context, round);
+    }
+    const TraceSpan span = part(context, "experts");
+    experts_.finish_backward(context, experts);
   }
   AnyView d_assignments;
   {
     const TraceSpan span = part(context, "combine");
+    back->finish(context);
     d_assignments = dispatch.combine_with_values(context, returned, returned_weights, dx);
   }
   {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace konclave {
 
@@ -29,6 +30,9 @@ struct MoeLayerConfig {
 /// gathered before the router. The experts are spread over the ranks of the groups ep and etp.
 /// Under moe.receive_budget they may get their rows in several rounds: then what backward needs of
 /// them is not kept but sent and computed again, so that memory is bounded.
+/// With parallel.overlap_ep the shared experts work, forward and backward, while the first rows are
+/// on their way, and the experts on one round while others travel; every sum keeps its order but
+/// those of the experts' weight gradients, which are added up round by round.
 class MoeLayer {
  public:
   struct Saved {
@@ -36,7 +40,7 @@ class MoeLayer {
     AnyIn x;  ///< (T,H)
     RoutingPlan routing;
     std::shared_ptr<const Dispatch> dispatch;
-    Experts::Saved experts;  ///< with one round
+    std::vector<Experts::Saved> experts;  ///< of each round, where they are kept
     SharedExperts::Saved shared;
   };
 
@@ -67,11 +71,18 @@ class MoeLayer {
 
  private:
   struct Received {
-    AnyView rows, weights;  ///< (R,H), (R)
+    std::vector<AnyView> rows, weights;  ///< (R,H), (R) of each round
   };
-  /// The rows of a round with their weights, at the experts, in memory of `keep`.
-  Received receive(const Context& context, Arena& keep, const Saved& saved,
-                   std::size_t round) const;
+  /// Memory for rows and weights at the experts: activations where they are kept.
+  Received make_received(const Context& context, const Saved& saved) const;
+  std::unique_ptr<WayThere> way_of_rows(const Context& context, const Saved& saved,
+                                        const Received& received) const;
+
+  /// What shared experts make of x, to be added to y later.
+  void start_shared(const Context& context, const AnyIn& x, Saved& saved) const;
+  void add_shared(const Context& context, Saved& saved, const AnyView& y) const;
+  /// Their gradient by x, in memory of scratch.
+  AnyView shared_gradient(const Context& context, const Saved& saved, const AnyIn& dy) const;
 
   int index_;
   MoeLayerConfig config_;

@@ -48,6 +48,22 @@ AnyView scratch_like(const Context& context, const AnyIn& like, std::int64_t row
                           : context.scratch.make(like.type(), rows, like.extent(1));
 }
 
+std::vector<AnyView> scratch_by_turns(const Context& context, const AnyIn& like,
+                                      const std::vector<std::int64_t>& rows, std::size_t turns) {
+  std::vector<AnyView> views;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (turns >= rows.size()) {
+      views.push_back(scratch_like(context, like, rows[i]));
+    } else if (i < turns) {
+      views.push_back(scratch_like(context, like, *std::max_element(rows.begin(), rows.end())));
+    } else {
+      views.push_back(views[i - turns]);
+    }
+  }
+  for (std::size_t i = 0; i < rows.size(); ++i) views[i] = views[i].slice(0, rows[i]);
+  return views;
+}
+
 AnyIn as_matrix(const AnyIn& view) { return view.reshape(view.extent(0), view.extent(1)); }
 AnyView as_matrix(const AnyView& view) { return view.reshape(view.extent(0), view.extent(1)); }
 

@@ -31,16 +31,24 @@ void SharedExperts::forward(const Context& context, const AnyIn& x, Saved& saved
                             const AnyView& y) const {
   const ArenaScope scope(context.scratch);
   Arena& memory = gate_ ? context.activations : context.scratch;
-  const AnyView output = memory.make(x.type(), x.extent(0), x.extent(1));
+  start(context, x, memory.make(x.type(), x.extent(0), x.extent(1)), saved);
+  add(context, saved, y);
+}
+
+void SharedExperts::start(const Context& context, const AnyIn& x, const AnyView& output,
+                          Saved& saved) const {
   mlp_.forward(context, x, saved.mlp, output);
   saved.x = x;
+  saved.output = output;
+}
+
+void SharedExperts::add(const Context& context, Saved& saved, const AnyView& y) const {
   if (!gate_) {
-    ops::add(context.exec, y, output, y);
+    ops::add(context.exec, y, saved.output, y);
     return;
   }
-  saved.output = output;
-  saved.gate = context.activations.make(accum_type(x.type()), x.extent(0));
-  ops::row_gate_forward(context.exec, x, row_of(gate_->value()), output, saved.gate, y);
+  saved.gate = context.activations.make(accum_type(saved.x.type()), saved.x.extent(0));
+  ops::row_gate_forward(context.exec, saved.x, row_of(gate_->value()), saved.output, saved.gate, y);
 }
 
 void SharedExperts::backward(const Context& context, const Saved& saved, const AnyIn& dy,

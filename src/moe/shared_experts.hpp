@@ -31,6 +31,11 @@ class SharedExperts {
 
   /// Adds to y. `x` has to live until backward.
   void forward(const Context& context, const AnyIn& x, Saved& saved, const AnyView& y) const;
+  /// Forward in two parts: the MLP, whose output stays in memory that lives until the second or,
+  /// with a gate, until backward; and what is added to y.
+  void start(const Context& context, const AnyIn& x, const AnyView& output, Saved& saved) const;
+  void add(const Context& context, Saved& saved, const AnyView& y) const;
+  bool gated() const { return gate_.has_value(); }
   /// Overwrites dx, which must not be dy; adds to the parameters' gradients. Once for each forward.
   void backward(const Context& context, const Saved& saved, const AnyIn& dy,
                 const AnyView& dx) const;

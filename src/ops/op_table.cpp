@@ -111,7 +111,7 @@ void Operations::gemm(const ExecSpace& exec, const GemmShape& shape, GemmOperand
   operands.workspace =
       workspace(offer.workspace(shape, operands.a.extent(0)), accum_type(shape.type));
   offer.run(exec, shape, operands);
-  if (pause_) pause_(exec);
+  pause(exec);
 }
 
 void Operations::grouped_gemm(const ExecSpace& exec, const GroupedGemmShape& shape,
@@ -128,7 +128,7 @@ void Operations::grouped_gemm(const ExecSpace& exec, const GroupedGemmShape& sha
   operands.workspace =
       workspace(offer.workspace(shape, operands.a.extent(0)), accum_type(shape.each.type));
   offer.run(exec, shape, operands);
-  if (pause_) pause_(exec);
+  pause(exec);
 }
 
 void Operations::attention_forward(const ExecSpace& exec, const AttentionShape& shape,
@@ -136,7 +136,7 @@ void Operations::attention_forward(const ExecSpace& exec, const AttentionShape& 
   const AttentionOffer& offer = choose(shape);
   call.workspace = workspace(offer.workspace(shape, longest), accum_type(shape.type));
   offer.forward(exec, shape, call);
-  if (pause_) pause_(exec);
+  pause(exec);
 }
 
 void Operations::attention_backward(const ExecSpace& exec, const AttentionShape& shape,
@@ -144,7 +144,7 @@ void Operations::attention_backward(const ExecSpace& exec, const AttentionShape&
   const AttentionOffer& offer = choose(shape);
   call.workspace = workspace(offer.workspace(shape, longest), accum_type(shape.type));
   offer.backward(exec, shape, call);
-  if (pause_) pause_(exec);
+  pause(exec);
 }
 
 }  // namespace konclave

@@ -6,6 +6,7 @@
 #include "tensor/arena.hpp"
 
 #include <functional>
+#include <list>
 #include <map>
 #include <string>
 #include <utility>
@@ -41,9 +42,21 @@ class Operations {
   /// Throws Error(deck) when `config` names a backend that is not built.
   Operations(OpTable table, BackendConfig config, MemoryAccount& account);
 
-  /// Called behind each product and each attention from now on: the points at which communication
-  /// that is under way gets on, where only calls into its library move it.
-  void set_pause(std::function<void(const ExecSpace&)> pause) { pause_ = std::move(pause); }
+  /// While it lives, `poll` is called behind each product and each attention: the points at which
+  /// communication that is under way gets on, where only calls into its library move it.
+  class Pause {
+   public:
+    using Poll = std::function<void(const ExecSpace&)>;
+    Pause(Operations& operations, Poll poll)
+        : polls_(operations.polls_), place_(polls_.insert(polls_.end(), std::move(poll))) {}
+    ~Pause() { polls_.erase(place_); }
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+
+   private:
+    std::list<Poll>& polls_;
+    std::list<Poll>::iterator place_;
+  };
 
   /// The form that a weight is wanted in for a product; `experts` is 0 for a plain weight.
   WeightForm form(const GemmShape& shape, int experts);
@@ -75,6 +88,9 @@ class Operations {
                     const Shape& shape, const std::string& operation, const std::string& wanted);
   const WeightPacking& packing(const GemmShape& shape, int experts);
   AnyView workspace(std::size_t bytes, DType type);
+  void pause(const ExecSpace& exec) const {
+    for (const Pause::Poll& poll : polls_) poll(exec);
+  }
 
   OpTable table_;
   BackendConfig config_;
@@ -83,7 +99,7 @@ class Operations {
   std::map<GroupedGemmShape, const GroupedGemmOffer*> grouped_gemm_;
   std::map<AttentionShape, const AttentionOffer*> attention_;
   std::vector<BackendChoice> choices_;
-  std::function<void(const ExecSpace&)> pause_;
+  std::list<Pause::Poll> polls_;
 };
 
 }  // namespace konclave

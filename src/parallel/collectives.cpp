@@ -18,6 +18,21 @@ void sum_in_order(const ExecSpace& exec, Arena& scratch, const AnyIn& x, const A
   if (sum.data() != y.data()) ops::cast(exec, sum, y);
 }
 
+Request start_shift(const ExecSpace& exec, const Transport& group, int distance, const AnyIn& send,
+                    const AnyView& receive) {
+  const int ranks = group.size();
+  require(distance > 0 && distance < ranks && send.extent(0) == receive.extent(0),
+          "shift of group '" + group.name() + "' by " + std::to_string(distance) + ": " +
+              send.describe() + " is sent and " + receive.describe() + " received");
+  RowBlocks sent(static_cast<std::size_t>(ranks)), received(sent);
+  const auto rank_at = [&](int offset) {
+    return static_cast<std::size_t>((group.rank() + ranks + offset) % ranks);
+  };
+  sent[rank_at(distance)] = {{0, send.extent(0)}};
+  received[rank_at(-distance)] = {{0, receive.extent(0)}};
+  return group.start_all_to_all_blocks(exec, send, sent, receive, received);
+}
+
 std::vector<std::int64_t> equal_shares(std::int64_t size, std::int64_t ranks, std::int64_t grain) {
   const std::int64_t grains = (size + grain - 1) / grain;
   std::vector<std::int64_t> counts;
@@ -26,6 +41,18 @@ std::vector<std::int64_t> equal_shares(std::int64_t size, std::int64_t ranks, st
     counts.push_back(std::min(size, (r + 1) * grains / ranks * grain) - first);
   }
   return counts;
+}
+
+Request start_reduce_scatter(const ExecSpace& exec, const Transport& group, const AnyIn& partial,
+                             const RowBlocks& blocks, const AnyView& received) {
+  const std::vector<RowBlock> mine = packed(blocks[static_cast<std::size_t>(group.rank())]);
+  RowBlocks places(blocks.size(), mine);
+  std::int64_t first = 0;
+  for (std::vector<RowBlock>& of_rank : places) {
+    for (RowBlock& block : of_rank) block.first += first;
+    first += rows_of(mine);
+  }
+  return group.start_all_to_all_blocks(exec, partial, blocks, received, places);
 }
 
 void reduce_scatter_in_order(const ExecSpace& exec, Arena& scratch, const Transport& group,
@@ -40,11 +67,7 @@ void reduce_scatter_in_order(const ExecSpace& exec, Arena& scratch, const Transp
               "rows of this rank, H), these are " + partial.describe() + " and " + y.describe());
   const ArenaScope scope(scratch);
   const AnyView received = scratch.make(partial.type(), group.size() * y.extent(0), y.extent(1));
-  RowBlocks mine(ranks, packed(blocks[rank]));
-  for (std::size_t from = 0; from < ranks; ++from) {
-    for (RowBlock& block : mine[from]) block.first += static_cast<std::int64_t>(from) * y.extent(0);
-  }
-  group.start_all_to_all_blocks(exec, partial, blocks, received, mine).wait(exec);
+  start_reduce_scatter(exec, group, partial, blocks, received).wait(exec);
   sum_in_order(exec, scratch, received.reshape(group.size(), y.size()), y);
 }
 

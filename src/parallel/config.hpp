@@ -24,6 +24,8 @@ struct ParallelConfig {
   std::int64_t bucket_size = std::int64_t{1} << 18;
   bool overlap_grad_reduce = false;   ///< gradients travel while backward goes on
   bool overlap_param_gather = false;  ///< new values travel while forward goes on
+  bool overlap_tp = false;  ///< rows travel over tp piece by piece, beside products with others
+  bool overlap_ep = false;  ///< rows travel to and from experts beside these and shared experts
 };
 
 }  // namespace konclave

@@ -9,9 +9,32 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <set>
 
 namespace konclave {
+
+namespace {
+
+/// Of the bytes of a group; nothing when none has flown.
+std::optional<double> share_under_compute(const RunSummary& summary, const std::string& group) {
+  const auto found = std::find(kGroupNames.begin(), kGroupNames.end(), group);
+  const auto index = static_cast<std::size_t>(found - kGroupNames.begin());
+  if (summary.flown[index] == 0) return {};
+  return static_cast<double>(summary.under_compute[index]) /
+         static_cast<double>(summary.flown[index]);
+}
+
+double share_of_time(const RunSummary& summary, std::int64_t CommunicationTime::*what) {
+  const CommunicationTime& time = summary.communication;
+  return time.all > 0 ? static_cast<double>(time.*what) / static_cast<double>(time.all) : 0;
+}
+
+std::string share_text(const std::optional<double>& share) {
+  return share ? fmt::format(", {:.0f}% under compute", 100 * *share) : "";
+}
+
+}  // namespace
 
 std::vector<std::string> describe_model(const ModelDefinition& definition) {
   const ParameterCount parameters = count_parameters(definition);
@@ -89,18 +112,28 @@ std::vector<std::string> describe_summary(const RunSummary& summary) {
   }
   const auto traffic = describe_traffic(summary.traffic, summary.traffic);
   if (!traffic.empty()) lines.emplace_back("  communication per step, all ranks together");
-  for (const auto& [group, bytes] : traffic) row("  " + group, bytes);
+  for (const auto& [group, bytes] : traffic) {
+    row("  " + group, bytes + share_text(share_under_compute(summary, group)));
+  }
+  if (!traffic.empty()) {
+    row("  time of it", fmt::format("{:.2g}% of the steps for waiting, {:.2g}% for polls",
+                                    100 * share_of_time(summary, &CommunicationTime::waiting),
+                                    100 * share_of_time(summary, &CommunicationTime::polling)));
+  }
   return lines;
 }
 
 nlohmann::json summary_json(const RunSummary& summary) {
-  nlohmann::json classes = nlohmann::json::object(), traffic = nlohmann::json::object();
+  nlohmann::json classes = nlohmann::json::object(), traffic = nlohmann::json::object(),
+                 under_compute = nlohmann::json::object();
   nlohmann::json phases = nlohmann::json::array();
   for (std::size_t use = 0; use < summary.memory.classes.size(); ++use) {
     classes[std::string(name_of(static_cast<MemoryClass>(use)))] = summary.memory.classes[use];
   }
   for (std::size_t group = 0; group < summary.traffic.size(); ++group) {
     if (summary.traffic[group] > 0) traffic[kGroupNames[group]] = summary.traffic[group];
+    const auto share = share_under_compute(summary, kGroupNames[group]);
+    if (share) under_compute[kGroupNames[group]] = *share;
   }
   for (const Phase& phase : summary.phases) {
     phases.push_back({{"name", phase.name}, {"seconds", phase.seconds}});
@@ -117,6 +150,9 @@ nlohmann::json summary_json(const RunSummary& summary) {
                              {"account", summary.memory.account},
                              {"process", summary.memory.process}}},
                            {"traffic_per_step", traffic},
+                           {"share_under_compute", under_compute},
+                           {"share_waiting", share_of_time(summary, &CommunicationTime::waiting)},
+                           {"share_polling", share_of_time(summary, &CommunicationTime::polling)},
                            {"phases", phases},
                            {"traced_steps", summary.traced_steps},
                            {"recording_seconds", summary.recording_seconds}};

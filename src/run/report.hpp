@@ -34,6 +34,9 @@ struct RunSummary {
   double validation_loss = -1;  ///< below 0: none
   double unigram_entropy = 0;   ///< of the held-out text; 0: none
   GroupBytes traffic{};         ///< of a step on the average, all ranks together
+  /// Flights and time of all steps and ranks together.
+  GroupBytes flown{}, under_compute{};
+  CommunicationTime communication;
   MemoryPeaks memory;
   std::vector<Phase> phases;  ///< of the steps that were traced, if any
   int traced_steps = 0;

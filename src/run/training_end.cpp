@@ -55,6 +55,14 @@ RunSummary TrainingRun::summarise() {
     summary.traffic = received_;
     groups_.world->sum(std::span<std::int64_t>(summary.traffic));
     for (std::int64_t& bytes : summary.traffic) bytes /= summary.steps_now;
+    summary.flown = flown_;
+    summary.under_compute = under_compute_;
+    groups_.world->sum(std::span<std::int64_t>(summary.flown));
+    groups_.world->sum(std::span<std::int64_t>(summary.under_compute));
+    const CommunicationTime& mine = communication_time_;
+    std::array<std::int64_t, 3> times = {mine.all, mine.waiting, mine.polling};
+    groups_.world->sum(std::span<std::int64_t>(times));
+    summary.communication = {times[0], times[1], times[2]};
   }
   return summary;
 }

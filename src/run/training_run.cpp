@@ -207,11 +207,11 @@ StepMetrics TrainingRun::take_step() {
     watchdog_->expect("step " + std::to_string(state_.step + 1), step_limit_.of_step());
   }
   trace_step(state_.step + 1);
-  const TrafficTable before = communication_->totals();
+  const Communicated before = communicated();
   batches_ = read_batch(*corpus_.train, sampler_, deck_.batch, state_.samples, groups_.dp->rank(),
                         groups_.dp->size());
   if (replay_) trainer_.use_choices(replay_->begin_step(runner_.exec(), batches_));
-  const StepMetrics metrics = trainer_.step(state_.step + 1, batches_);
+  StepMetrics metrics = trainer_.step(state_.step + 1, batches_);
   if (replay_) replay_->end_step(runner_.exec());
   ++state_.step;
   if (validation_due() || save_due() || state_.step == deck_.run.steps) trainer_.settle();
@@ -221,9 +221,24 @@ StepMetrics TrainingRun::take_step() {
   return metrics;
 }
 
-void TrainingRun::count_traffic(const TrafficTable& before) {
-  const GroupBytes step = bytes_of_groups(traffic_since(before, communication_->totals()));
-  for (std::size_t group = 0; group < step.size(); ++group) received_[group] += step[group];
+TrainingRun::Communicated TrainingRun::communicated() const {
+  return {communication_->totals(), communication_->flights(), communication_->time()};
+}
+
+void TrainingRun::count_traffic(const Communicated& before) {
+  const Communicated after = communicated();
+  communication_time_.all += after.time.all - before.time.all;
+  communication_time_.waiting += after.time.waiting - before.time.waiting;
+  communication_time_.polling += after.time.polling - before.time.polling;
+  const GroupBytes step = bytes_of_groups(traffic_since(before.traffic, after.traffic));
+  const FlightTable flown = flights_since(before.flights, after.flights);
+  for (std::size_t group = 0; group < step.size(); ++group) {
+    received_[group] += step[group];
+    const auto found = flown.find(kGroupNames[group]);
+    if (found == flown.end()) continue;
+    flown_[group] += found->second.bytes;
+    under_compute_[group] += found->second.under_compute;
+  }
 }
 
 void TrainingRun::trace_step(std::int64_t step) {

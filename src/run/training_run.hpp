@@ -46,8 +46,14 @@ class TrainingRun {
   /// Steps until the end or until there is a reason to stop.
   ExitCode loop();
   StepMetrics take_step();
-  /// Adds what a step moved, `before` being the log's totals in front of it.
-  void count_traffic(const TrafficTable& before);
+  /// Adds what a step moved, `before` being the log in front of it.
+  struct Communicated {
+    TrafficTable traffic;
+    FlightTable flights;
+    CommunicationTime time;
+  };
+  Communicated communicated() const;
+  void count_traffic(const Communicated& before);
   void record(const StepMetrics& metrics, double seconds, double validation_loss);
   /// Mean loss over held-out data; below 0 when there is none.
   double validate();
@@ -97,7 +103,8 @@ class TrainingRun {
   Clock::time_point started_;
   std::shared_ptr<Trace> trace_;
   std::shared_ptr<CommunicationLog> communication_;
-  GroupBytes received_{};  ///< in all steps of this process
+  GroupBytes received_{}, flown_{}, under_compute_{};  ///< in all steps of this process
+  CommunicationTime communication_time_;               ///< of these
   Groups groups_;
   Corpus corpus_;
   std::optional<RunFolder> folder_;       ///< rank 0's

@@ -1,6 +1,7 @@
 #include "train/pipeline.hpp"
 
 #include "base/fault.hpp"
+#include "parallel/tensor_parallel.hpp"
 #include "tensor/host_copy.hpp"
 
 #include <algorithm>
@@ -32,9 +33,6 @@ void spoil(const ExecSpace& exec, const AnyView& view) {
 Pipeline::Slot::Slot(MemoryAccount& account)
     : memory(account, MemoryClass::activations, "konclave::activations") {}
 
-Pipeline::Gradient::Gradient(MemoryAccount& account)
-    : memory(account, MemoryClass::activations, "konclave::boundary_gradients") {}
-
 /// All that the pieces of work of one training step share.
 struct Pipeline::Step {
   const ExecSpace& exec;
@@ -44,11 +42,18 @@ struct Pipeline::Step {
   const StepPlan& plan;
   int most_in_flight;
   Trace* trace;
-  std::vector<double> losses;
-  std::vector<std::unique_ptr<Slot>> slots;  ///< in flight, by chunk and micro-batch
+  std::vector<double> losses = {};
+  std::vector<std::unique_ptr<Slot>> slots = {};  ///< in flight, by chunk and micro-batch
   /// Made by the losses for the last chunk, by micro-batch.
-  std::vector<std::unique_ptr<Gradient>> from_losses;
+  std::vector<std::unique_ptr<Boundary>> from_losses = {};
+  std::optional<Arrivals> inputs = {}, gradients = {};
 
+  const HostMicroBatch& batch(const PipelineWork& work) const {
+    return batches[static_cast<std::size_t>(work.micro_batch)];
+  }
+  /// Gradients that exist at most: of the slots in flight, and one each that arrives and that is
+  /// sent.
+  int most_gradients() const { return most_in_flight + 2; }
   std::unique_ptr<Slot>& slot(const PipelineWork& work) {
     const std::size_t row = static_cast<std::size_t>(work.chunk) * batches.size();
     return slots[row + static_cast<std::size_t>(work.micro_batch)];
@@ -63,7 +68,9 @@ Pipeline::Pipeline(const Transformer& model, const Groups& groups, MemoryAccount
       groups_(groups),
       pp_(groups.pp),
       account_(account),
-      again_(std::make_unique<Arena>(account, MemoryClass::activations, "konclave::done_again")) {}
+      again_(std::make_unique<Arena>(account, MemoryClass::activations, "konclave::done_again")),
+      inputs_(account, "konclave::boundary_inputs"),
+      gradients_(account, "konclave::boundary_gradients") {}
 
 bool Pipeline::is_spoiled(const Step& step) const {
   return step.plan.moe.number == 3 && groups_.dp->rank() == groups_.dp->size() - 1;
@@ -87,30 +94,48 @@ Arena& Pipeline::idle_memory() {
   return free_slots_.back()->memory;
 }
 
-std::unique_ptr<Pipeline::Gradient> Pipeline::take_gradient(const ExecSpace& exec, int most) {
-  const bool one_is_idle = !free_gradients_.empty() && !free_gradients_.front()->sending;
-  if (!one_is_idle && gradients_ < most) {
-    ++gradients_;
-    return std::make_unique<Gradient>(account_);
-  }
-  require(!free_gradients_.empty(), "more gradients are on their way than micro-batches");
-  std::unique_ptr<Gradient> gradient = std::move(free_gradients_.front());
-  free_gradients_.pop_front();
-  if (gradient->sending) gradient->sending->wait(exec);
-  gradient->sending.reset();
-  gradient->memory.rewind({});
-  return gradient;
+AnyView Pipeline::make_boundary(Arena& memory, const HostMicroBatch& batch) const {
+  const ModelDefinition& definition = model_.definition();
+  const std::int64_t inside = std::ssize(batch.tokens) / groups_.cp->size();
+  return memory.make(definition.compute, TensorParallel(groups_).rows_outside(inside),
+                     definition.model.hidden_size);
 }
 
-AnyView Pipeline::make_boundary(Arena& memory, const MicroBatch& batch) const {
-  const ModelDefinition& definition = model_.definition();
-  return memory.make(definition.compute, batch.rows_outside, definition.model.hidden_size);
+Arrivals Pipeline::arrivals(Step& step, const std::vector<PipelineWork>& schedule,
+                            PipelineWork::Kind kind) {
+  const bool forward = kind == PipelineWork::Kind::forward;
+  std::vector<PipelineWork> expected;
+  std::copy_if(schedule.begin(), schedule.end(), std::back_inserter(expected),
+               [&](const PipelineWork& work) {
+                 const bool from_here = forward ? is_first(work.chunk) : is_last(work.chunk);
+                 return work.kind == kind && !from_here;
+               });
+  return {std::move(expected), [this, &step, forward](const PipelineWork& work) {
+            std::unique_ptr<Boundary> arriving =
+                forward ? inputs_.take(step.exec, step.most_in_flight + 1)
+                        : gradients_.take(step.exec, step.most_gradients());
+            arriving->view = make_boundary(arriving->memory, step.batch(work));
+            arriving->on_its_way.emplace(
+                pp_->start_receive(step.exec, arriving->view, forward ? previous() : next(),
+                                   forward ? kForwardChannel : kBackwardChannel));
+            return arriving;
+          }};
+}
+
+void Pipeline::poll(Step& step) {
+  step.inputs->poll();
+  step.gradients->poll();
+  gradients_.poll();
+  for (const auto& slot : step.slots) {
+    if (slot != nullptr && slot->sending) slot->sending->poll();
+  }
 }
 
 void Pipeline::make_loss(Step& step, int micro_batch, const Slot& slot) {
   const ArenaScope scope(step.scratch);
-  std::unique_ptr<Gradient> gradient = take_gradient(step.exec, step.most_in_flight + 1);
-  gradient->view = make_boundary(gradient->memory, slot.batch);
+  std::unique_ptr<Boundary> gradient = gradients_.take(step.exec, step.most_gradients());
+  gradient->view =
+      make_boundary(gradient->memory, step.batches[static_cast<std::size_t>(micro_batch)]);
   const auto losses = gradient->memory.make1<double>(slot.batch.sequences.tokens);
   const LossHead head{model_.head(), slot.saved.output, slot.batch.labels, step.plan.loss_scale,
                       losses,        gradient->view};
@@ -125,21 +150,20 @@ void Pipeline::forward(Step& step, const PipelineWork& work) {
   std::unique_ptr<Slot>& slot = step.slot(work);
   slot = take_slot();
   slot->batch = make_micro_batch(
-      step.exec, slot->memory, step.batches[static_cast<std::size_t>(work.micro_batch)],
+      step.exec, slot->memory, step.batch(work),
       model_.batch_form(definition.model.sequence_length, definition.moe.window), groups_);
-  slot->input = {};
+  AnyIn input;
   if (!is_first(work.chunk)) {
-    const AnyView received = make_boundary(slot->memory, slot->batch);
-    pp_->start_receive(step.exec, received, previous(), kForwardChannel).wait(step.exec);
-    if (fault("pipeline.nan_input") && is_spoiled(step)) spoil(step.exec, received);
-    slot->input = received;
+    slot->input = step.inputs->receive(step.exec, work);
+    if (fault("pipeline.nan_input") && is_spoiled(step)) spoil(step.exec, slot->input->view);
+    input = slot->input->view;
   }
   const std::function<void(int)> passing = [&](int place) { passing_.forward(work.chunk, place); };
   Context context = step.context(slot->memory);
   if (passing_.forward) context.passing = &passing;
   model_.forward(context, work.chunk, slot->batch,
-                 of_micro_batch(step.plan.moe, slot->batch, work.micro_batch), slot->input,
-                 slot->saved, {again_.get(), observer_});
+                 of_micro_batch(step.plan.moe, slot->batch, work.micro_batch), input, slot->saved,
+                 {again_.get(), observer_});
   if (is_last(work.chunk)) {
     make_loss(step, work.micro_batch, *slot);
     return;
@@ -154,13 +178,11 @@ void Pipeline::forward(Step& step, const PipelineWork& work) {
 
 void Pipeline::backward(Step& step, const PipelineWork& work) {
   std::unique_ptr<Slot>& slot = step.slot(work);
-  std::unique_ptr<Gradient> gradient;
+  std::unique_ptr<Boundary> gradient;
   if (is_last(work.chunk)) {
     gradient = std::move(step.from_losses[static_cast<std::size_t>(work.micro_batch)]);
   } else {
-    gradient = take_gradient(step.exec, step.most_in_flight + 1);
-    gradient->view = make_boundary(gradient->memory, slot->batch);
-    pp_->start_receive(step.exec, gradient->view, next(), kBackwardChannel).wait(step.exec);
+    gradient = step.gradients->receive(step.exec, work);
     slot->sending->wait(step.exec);  // the next stage has long had it
     slot->sending.reset();
   }
@@ -174,10 +196,11 @@ void Pipeline::backward(Step& step, const PipelineWork& work) {
   if (passing_.last_backward && is_last_backward) context.passing = &passing;
   model_.backward(context, work.chunk, slot->batch, slot->saved, gradient->view, {again_.get()});
   if (!is_first(work.chunk)) {
-    gradient->sending.emplace(
+    gradient->on_its_way.emplace(
         pp_->start_send(step.exec, gradient->view, previous(), kBackwardChannel));
+    inputs_.give_back(std::move(slot->input));
   }
-  free_gradients_.push_back(std::move(gradient));
+  gradients_.give_back(std::move(gradient));
   free_slots_.push_back(std::move(slot));
 }
 
@@ -187,13 +210,18 @@ std::vector<double> Pipeline::train(const ExecSpace& exec, Operations& operation
   const std::vector<PipelineWork> schedule =
       pipeline_schedule(shape_of(batches.size()), pp_->rank());
   const std::vector<int> in_flight = slots_in_flight(schedule);
-  Step step{exec,    operations,
-            scratch, batches,
-            plan,    *std::max_element(in_flight.begin(), in_flight.end()),
-            trace_,  std::vector<double>(batches.size(), 0),
-            {},      {}};
+  Step step{exec,    operations, scratch,
+            batches, plan,       *std::max_element(in_flight.begin(), in_flight.end()),
+            trace_};
+  step.losses.resize(batches.size(), 0);
   step.slots.resize(batches.size() * static_cast<std::size_t>(model_.num_chunks()));
   step.from_losses.resize(batches.size());
+  step.inputs.emplace(arrivals(step, schedule, PipelineWork::Kind::forward));
+  step.gradients.emplace(arrivals(step, schedule, PipelineWork::Kind::backward));
+  std::optional<Operations::Pause> polling;
+  if (pp_->size() > 1) {
+    polling.emplace(operations, [&](const ExecSpace&) { poll(step); });
+  }
   for (std::size_t i = 0; i < schedule.size(); ++i) {
     const bool is_forward = schedule[i].kind == PipelineWork::Kind::forward;
     TraceSpan span(trace_, is_forward ? "forward" : "backward", "pipeline");
@@ -210,11 +238,7 @@ std::vector<double> Pipeline::train(const ExecSpace& exec, Operations& operation
             "a pipeline stage holds the activations of " + std::to_string(held) +
                 " micro-batches, and its schedule says " + std::to_string(in_flight[i]));
   }
-  for (const auto& gradient : free_gradients_) {
-    if (!gradient->sending) continue;
-    gradient->sending->wait(exec);
-    gradient->sending.reset();
-  }
+  gradients_.wait(exec);
   return step.losses;
 }
 
@@ -227,7 +251,7 @@ Pipeline::Inference Pipeline::infer(Context context, const HostMicroBatch& host,
   for (int chunk = 0; chunk < model_.num_chunks(); ++chunk) {
     AnyView input;
     if (!is_first(chunk)) {
-      input = make_boundary(context.activations, result.batch);
+      input = make_boundary(context.activations, host);
       pp_->start_receive(exec, input, previous(), kForwardChannel).wait(exec);
     }
     ModelChunk::Saved saved;

@@ -3,8 +3,8 @@
 #include "model/loss.hpp"
 #include "model/transformer.hpp"
 #include "parallel/schedule.hpp"
+#include "train/boundary.hpp"
 
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -20,8 +20,10 @@ struct StepPlan {
 };
 
 /// Takes micro-batches through the stages of a pipeline (groups.pp), of which this rank is one,
-/// with one stage as a special case. Boundary tensors go by point-to-point messages that are not
-/// waited for until their memory is wanted. Keeps its memory from step to step.
+/// with one stage as a special case. Boundary tensors go by point-to-point messages. In training
+/// the next input and the next gradient are received while the stage works, a send is not waited
+/// for until its memory is wanted, and both get on behind each product and each attention. Keeps
+/// its memory from step to step.
 class Pipeline {
  public:
   /// `model` has to outlive it.
@@ -69,16 +71,8 @@ class Pipeline {
     Arena memory;
     MicroBatch batch;
     ModelChunk::Saved saved;
-    AnyIn input;
-    std::optional<Request> sending;  ///< the output, to the next stage
-  };
-  /// A gradient on its way back through a stage.
-  struct Gradient {
-    explicit Gradient(MemoryAccount& account);
-
-    Arena memory;
-    AnyView view;
-    std::optional<Request> sending;  ///< to the stage before
+    std::unique_ptr<Boundary> input;  ///< of the stage before
+    std::optional<Request> sending;   ///< the output, to the next stage
   };
   struct Step;
 
@@ -96,11 +90,13 @@ class Pipeline {
   void backward(Step& step, const PipelineWork& work);
   /// The losses of a micro-batch, and the gradient that backward begins with.
   void make_loss(Step& step, int micro_batch, const Slot& slot);
-  AnyView make_boundary(Arena& memory, const MicroBatch& batch) const;
+  /// What comes for these of a schedule's pieces of work.
+  Arrivals arrivals(Step& step, const std::vector<PipelineWork>& schedule, PipelineWork::Kind kind);
+  /// Lets all messages get on that are under way.
+  void poll(Step& step);
+  AnyView make_boundary(Arena& memory, const HostMicroBatch& batch) const;
 
   std::unique_ptr<Slot> take_slot();
-  /// At most `most` exist; then the longest sent one is waited for.
-  std::unique_ptr<Gradient> take_gradient(const ExecSpace& exec, int most);
 
   const Transformer& model_;
   Groups groups_;
@@ -110,9 +106,8 @@ class Pipeline {
   LayerObserver observer_;
   std::unique_ptr<Arena> again_;  ///< for layers that are done again
   Passing passing_;
-  std::vector<std::unique_ptr<Slot>> free_slots_;         ///< the last one is taken first
-  std::deque<std::unique_ptr<Gradient>> free_gradients_;  ///< longest free first
-  int gradients_ = 0;                                     ///< made so far
+  std::vector<std::unique_ptr<Slot>> free_slots_;  ///< the last one is taken first
+  BoundaryPool inputs_, gradients_;
 };
 
 }  // namespace konclave

@@ -46,10 +46,7 @@ Trainer::Trainer(ModelRunner& runner, const OptimizerConfig& config, std::int64_
   overlap();
 }
 
-Trainer::~Trainer() {
-  runner_.observe_places({});
-  runner_.operations().set_pause({});
-}
+Trainer::~Trainer() { runner_.observe_places({}); }
 
 void Trainer::overlap() {
   runner_.observe_places({[this](int chunk, int place) {
@@ -61,7 +58,7 @@ void Trainer::overlap() {
                             const std::vector<const Parameter*>& here = places_[{chunk, place}];
                             if (!here.empty()) reducer_.start_behind(runner_.exec(), *here.front());
                           }});
-  runner_.operations().set_pause([this](const ExecSpace& exec) {
+  polling_.emplace(runner_.operations(), [this](const ExecSpace& exec) {
     reducer_.poll(exec);
     optimizer_.poll(exec);
   });

@@ -9,6 +9,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -106,6 +107,7 @@ class Trainer {
   GradReducer reducer_;
   /// With overlap, by chunk and place (Transformer::visit_places).
   std::map<std::pair<int, int>, std::vector<const Parameter*>> places_;
+  std::optional<Operations::Pause> polling_;  ///< with overlap
 };
 
 }  // namespace konclave

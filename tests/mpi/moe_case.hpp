@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 /// What a test spreads over its ranks: an MoE layer, its tokens, and in which ways.
@@ -30,10 +31,12 @@ struct MoeCase {
   double capacity = 0;
   bool padded = false;
   std::string policy = "probs";
-  int shared_ffn = 0;  ///< of gated shared experts; tp > 1 then wants equally many tokens a rank
+  int shared_ffn = 0;  ///< of shared experts; tp > 1 then wants equally many tokens a rank
+  bool shared_gate = true;
   std::map<int, double> logits = {};  ///< added to those of every token, for these experts
   bool sigmoid_in_groups = false;     ///< in two of four groups, scaled
   std::string router_dtype = "fp32";
+  bool overlap = false;  ///< parallel.overlap_ep, with messages that are late
 
   int windows_of(int dp) const { return windows[static_cast<std::size_t>(dp) % windows.size()]; }
 };
@@ -56,7 +59,7 @@ inline MoeLayerConfig moe_config(const MoeCase& wanted) {
   moe.pad_to_capacity = wanted.padded;
   moe.drop_policy = wanted.policy;
   moe.shared_ffn_hidden_size = wanted.shared_ffn;
-  moe.shared_gate = wanted.shared_ffn > 0;
+  moe.shared_gate = wanted.shared_ffn > 0 && wanted.shared_gate;
   moe.router_dtype = wanted.router_dtype;
   if (wanted.sigmoid_in_groups) {
     moe.score_function = "sigmoid";
@@ -89,6 +92,21 @@ inline std::vector<ParallelConfig> moe_mappings(int ranks, int experts = 12) {
     }
   }
   return mappings;
+}
+
+/// With overlap, the ways in which so many ranks may share the experts: over ep, over etp, and
+/// both.
+inline std::vector<ParallelConfig> overlapping_spreads(int ranks) {
+  std::vector<ParallelConfig> all;
+  for (const auto& [etp, ep] :
+       {std::pair{1, ranks}, std::pair{ranks, 1}, std::pair{2, ranks / 2}}) {
+    ParallelConfig parallel;
+    parallel.etp = etp;
+    parallel.ep = ep;
+    parallel.overlap_ep = true;
+    if (etp * ep == ranks && (etp != 2 || ep > 1 || ranks == 2)) all.push_back(parallel);
+  }
+  return all;
 }
 
 /// The tokens of all ranks in one order, by window, and which of them a rank has.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "tests/mpi/moe_case.hpp"
+#include "tests/support/delayed_transport.hpp"
 #include "tests/support/recording_transport.hpp"
 #include "tests/unit/model/workbench.hpp"
 
@@ -160,6 +161,13 @@ class MoeOverRanks {
  private:
   Groups recorded() {
     Groups groups = all_.groups;
+    groups.parallel.overlap_ep = wanted_.overlap;
+    if (wanted_.overlap) {
+      const auto clock = std::make_shared<VirtualClock>();
+      for (Groups::Group* group : {&groups.etp, &groups.ep, &groups.etp_ep}) {
+        *group = std::make_shared<DelayedTransport>(*group, clock, Link{0, /*bandwidth=*/1, true});
+      }
+    }
     for (Groups::Group* group : {&groups.etp, &groups.ep, &groups.etp_ep, &groups.tp_cp}) {
       *group = std::make_shared<RecordingTransport>(*group, log);
     }

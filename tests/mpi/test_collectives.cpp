@@ -109,6 +109,20 @@ TEST(NumbersOfThisTest, ShowTheOrderInWhichTheyAreAddedAndHowOftenSumsAreRounded
   EXPECT_NE(once, each_time);
 }
 
+TEST_P(Collectives, AShiftGoesRoundTheGroup) {
+  for (int distance = 1; distance < ranks; ++distance) {
+    const AnyView send = mine(DType::fp32, 5, 3), receive = tensors.poisoned(DType::fp32, 5, 3);
+    start_shift(exec, *group, distance, send, receive).wait(exec);
+    EXPECT_EQ(to_doubles(exec, receive),
+              numbers_of(DType::fp32, (rank + ranks - distance) % ranks, 15));
+  }
+  const AnyView rows = mine(DType::fp32, 5, 3);
+  for (const int distance : {0, ranks}) {
+    expect_error([&] { start_shift(exec, *group, distance, rows, rows).wait(exec); },
+                 ExitCode::internal, {"shift of group", std::to_string(distance)});
+  }
+}
+
 TEST_P(Collectives, EachRankGetsItsRowsOfTheSum) {
   for (const DType type : kTypes) {
     for (const std::int64_t columns : {1, 7, 130}) {

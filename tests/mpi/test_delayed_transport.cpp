@@ -203,16 +203,47 @@ TEST_F(Messages, MayBeOfNothing) {
   EXPECT_EQ(clock->now(), 10);
 }
 
-TEST_F(Messages, SetOffByTheClockOfTheSender) {
+TEST_F(Messages, SetOffWhenSenderAndReceiverHaveStarted) {
   clock->advance(100 * rank);
   const AnyView send = filled(4, 1), receive = filled(4, 0);
   Request received = transport.start_receive(exec, receive, left, 0);
   Request sent = transport.start_send(exec, send, right, 0);
   EXPECT_EQ(clock->now(), 100 * rank) << "starting takes no time";
   received.wait(exec);
-  EXPECT_EQ(clock->now(), std::max(100.0 * rank, 100.0 * left + 10 + 32.0 / 16));
-  sent.wait(exec);
-  EXPECT_EQ(clock->now(), std::max(100.0 * rank + 12, 100.0 * left + 12));
+  EXPECT_EQ(clock->now(), 100.0 * std::max(rank, left) + 10 + 32.0 / 16) << "when both are there";
+}
+
+TEST(MovedOnBoth, TakesTheMomentsThatTwoHaveInCommon) {
+  const double never = std::numeric_limits<double>::infinity();
+  const std::vector<Stretch> one = {{0, 2}, {4, 6}, {9, never}}, other = {{1, 5}, {8, never}};
+  EXPECT_EQ(moved_on_both(one, other, 0), 1);
+  EXPECT_EQ(moved_on_both(one, other, 0.5), 1.5);
+  EXPECT_EQ(moved_on_both(one, other, 1.5), 4.5);
+  EXPECT_EQ(moved_on_both(one, other, 3), 10);
+  EXPECT_EQ(moved_on_both(other, one, 3), 10);
+}
+
+TEST_F(Messages, MoveBehindTheCallsOfBothSides) {
+  // Messages of 8 s, which move for 3 s behind each call, beside work of 12 s.
+  enum class Polls { all, none, first };
+  const auto time = [&](Polls polls) {
+    const auto slow = std::make_shared<VirtualClock>(/*window=*/3);
+    const DelayedTransport link(std::make_shared<MpiTransport>(Communicator::world()), slow,
+                                {0, 4});
+    const AnyView send = filled(4, rank), receive = filled(4, -1);
+    Request received = link.start_receive(exec, receive, left, 0);
+    Request sent = link.start_send(exec, send, right, 0);
+    for (int i = 0; i < 6; ++i) {
+      slow->advance(2);
+      if (polls == Polls::all || (polls == Polls::first && rank == 0)) sent.poll();
+    }
+    received.wait(exec);
+    EXPECT_EQ(values(receive), std::vector<double>(4, left));
+    return slow->now();
+  };
+  EXPECT_EQ(time(Polls::all), 12);
+  EXPECT_EQ(time(Polls::none), 12 + 8 - 3);
+  EXPECT_EQ(time(Polls::first), ranks == 1 ? 12 : 12 + 8 - 3) << "the other side does not";
 }
 
 TEST_F(Messages, ThatAreTouchedTooEarlyAreFound) {

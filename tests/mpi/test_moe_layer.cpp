@@ -216,14 +216,17 @@ TEST(MoeDispatch, BringsTokensBackWhenExpertsAreTheIdentity) {
       const std::int64_t rows = dispatch.rounds().front().rows;
       const AnyView returned = dispatch.returned_rows(moe.context(), y);
       const AnyView returned_values = dispatch.returned_values(moe.context(), DType::fp64);
-      const AnyView results = dispatch.workplace(moe.context(), 0, returned);
-      const AnyView values = dispatch.workplace(moe.context(), 0, returned_values);
+      const auto back_home = dispatch.way_back(moe.context(), {returned, returned_values});
+      const AnyView &results = back_home->rows(0), &values = back_home->values(0);
       EXPECT_EQ(results.extent(0), rows);
-      dispatch.bring(moe.context(), 0, x, results, moe.saved.routing.weights, values);
+      const auto there = dispatch.way_there(
+          moe.context(), {{x, {results}}, {moe.saved.routing.weights, {values}}});
+      there->arrive(moe.context(), 0);
       std::vector<double> part = to_doubles(moe.exec, results);
       for (double& value : part) value /= kTopK * all.groups.etp->size();
       from_doubles(moe.exec, part, results);
-      dispatch.give_back(moe.context(), 0, results, returned, values, returned_values);
+      back_home->give(moe.context(), 0);
+      back_home->finish(moe.context());
       const AnyView back =
           dispatch.combine_with_values(moe.context(), returned, returned_values, y);
       EXPECT_TRUE(close(moe.exec, y, x, tolerance(DType::fp64))) << dispatcher;

@@ -95,28 +95,32 @@ class Expected {
 
 TEST(MoeTraffic, AllToAllBringsTheRowsRoutedHere) {
   for_each_moe_mapping([](const AllRanks& all) {
-    for (const std::int64_t budget : {0, 4}) {
-      MoeOverRanks layers(all, {.budget = budget});
+    for (const auto& [budget, overlap] :
+         std::vector<std::pair<std::int64_t, bool>>{{0, false}, {4, false}, {0, true}, {4, true}}) {
+      SCOPED_TRACE(testing::Message() << "budget " << budget << (overlap ? ", overlap" : ""));
+      MoeOverRanks layers(all, {.budget = budget, .overlap = overlap});
       layers.forward();
       const Expected expected(all, layers);
-      EXPECT_EQ(received(layers.log), expected.all_to_all_forward()) << "budget " << budget;
+      EXPECT_EQ(received(layers.log), expected.all_to_all_forward());
       layers.log.clear();
       layers.backward();
-      EXPECT_EQ(received(layers.log), expected.all_to_all_backward(layers.rounds().size() > 1))
-          << "budget " << budget;
+      EXPECT_EQ(received(layers.log),
+                expected.all_to_all_backward(!layers.mine->saved.dispatch->kept()));
     }
   });
 }
 
 TEST(MoeTraffic, AllGatherBringsAllRows) {
   for_each_moe_mapping([](const AllRanks& all) {
-    MoeOverRanks layers(all, {.dispatcher = "allgather"});
-    layers.forward();
-    const Expected expected(all, layers);
-    EXPECT_EQ(received(layers.log), expected.all_gather_forward());
-    layers.log.clear();
-    layers.backward();
-    EXPECT_EQ(received(layers.log), expected.all_gather_backward());
+    for (const bool overlap : {false, true}) {
+      MoeOverRanks layers(all, {.dispatcher = "allgather", .overlap = overlap});
+      layers.forward();
+      const Expected expected(all, layers);
+      EXPECT_EQ(received(layers.log), expected.all_gather_forward());
+      layers.log.clear();
+      layers.backward();
+      EXPECT_EQ(received(layers.log), expected.all_gather_backward());
+    }
   });
 }
 

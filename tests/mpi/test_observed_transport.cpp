@@ -5,12 +5,15 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <numeric>
+#include <thread>
 
 namespace konclave {
 namespace {
 
 using Counts = std::vector<std::int64_t>;
+constexpr std::chrono::milliseconds kBrief(20);
 
 struct Observed : testing::Test {
   const Traffic& of(const std::string& collective) const {
@@ -136,11 +139,12 @@ TEST_F(Observed, DrawsFromTheStartToTheEndOfWait) {
   EXPECT_EQ(drawn(0).row, "world");
   EXPECT_LE(before, drawn(0).begin);
   EXPECT_LE(drawn(0).begin, started);
-  ASSERT_EQ(drawn(0).arguments.size(), 2U);
+  ASSERT_EQ(drawn(0).arguments.size(), 3U);
   EXPECT_EQ(drawn(0).arguments[0], TraceArgument("bytes", TraceValue(20)));
   EXPECT_EQ(drawn(0).arguments[1],
             TraceArgument("waited_us",
                           TraceValue(static_cast<double>(drawn(1).end - drawn(1).begin) / 1e3)));
+  EXPECT_EQ(drawn(0).arguments[2].first, "under_compute");
   EXPECT_EQ(drawn(1).name, "wait for all_reduce of world");
   EXPECT_EQ(drawn(1).category, "wait");
   EXPECT_EQ(drawn(1).row, "compute");
@@ -165,6 +169,62 @@ TEST_F(Observed, DrawsMessagesWithTheirBytesOnBothSides) {
   EXPECT_EQ(drawn(0).arguments[0].second, TraceValue(16));
   EXPECT_EQ(drawn(2).arguments[0].second, TraceValue(16));
   EXPECT_EQ(drawn(4).arguments[0].second, TraceValue(8 * ranks));
+}
+
+TEST_F(Observed, APollThatFindsItDoneIsTheEndOfIt) {
+  const AnyView buffer = tensors.random("buffer", DType::fp32, 5);
+  trace->set_recording(true);
+  Request request = transport.start_all_reduce(exec, buffer);
+  while (!request.poll()) std::this_thread::yield();
+  const std::int64_t done = trace->now();
+  EXPECT_TRUE(request.poll());
+  std::this_thread::sleep_for(kBrief);
+  request.wait(exec);
+  ASSERT_EQ(trace->events().size(), 2U);
+  EXPECT_LE(drawn(0).end, done);
+  EXPECT_GE(drawn(1).begin, done + std::chrono::nanoseconds(kBrief).count());
+
+  Request found_unseen = transport.start_all_reduce(exec, buffer);
+  trace->set_recording(false);
+  while (!found_unseen.poll()) std::this_thread::yield();
+  trace->set_recording(true);
+  found_unseen.wait(exec);
+  EXPECT_EQ(trace->events().size(), 2U) << "its end is not known";
+}
+
+/// Shares by time, of which a loaded machine may take some: bounds are wide.
+TEST_F(Observed, CountsBytesThatWereInFlightUnderCompute) {
+  const AnyView buffer = tensors.random("buffer", DType::fp32, 1000);
+  const auto flown = [&] { return log->flights().at("world"); };
+  transport.start_all_reduce(exec, buffer).wait(exec);
+  EXPECT_EQ(flown().bytes, 4000);
+  EXPECT_LT(flown().under_compute, 2000) << "waited for at once";
+
+  Flights before = flown();
+  Request beside = transport.start_all_reduce(exec, buffer);
+  std::this_thread::sleep_for(10 * kBrief);
+  beside.wait(exec);
+  EXPECT_EQ(flown().bytes, before.bytes + 4000);
+  EXPECT_GT(flown().under_compute, before.under_compute + 2000);
+
+  before = flown();
+  Request long_over = transport.start_all_reduce(exec, buffer);
+  while (!long_over.poll()) std::this_thread::yield();
+  const std::int64_t landed = flown().under_compute;
+  std::this_thread::sleep_for(kBrief);
+  long_over.wait(exec);
+  EXPECT_EQ(flown().under_compute, landed) << "nothing moves any more";
+}
+
+TEST_F(Observed, WaitingForAnotherIsNoCompute) {
+  const AnyView buffer = tensors.random("buffer", DType::fp32, 10);
+  Request under_way = transport.start_all_reduce(exec, buffer);
+  if (rank == 0) std::this_thread::sleep_for(10 * kBrief);
+  transport.sum(std::int64_t{1});
+  under_way.wait(exec);
+  const Flights flights = log->flights().at("world");
+  if (rank == 0) return;
+  EXPECT_LT(flights.under_compute, flights.bytes / 2);
 }
 
 TEST_F(Observed, ErrorsNameTheCommunicationAsWithoutIt) {

@@ -1,5 +1,5 @@
+#include "tests/mpi/timed_operations.hpp"
 #include "tests/mpi/training_over_ranks.hpp"
-#include "tests/support/delayed_transport.hpp"
 
 #include <algorithm>
 
@@ -7,61 +7,6 @@
 /// long as their operations say, and messages move behind calls into the transport alone.
 namespace konclave {
 namespace {
-
-constexpr double kOperationsPerSecond = 1e9;
-
-/// Where products write the time that they take: offers are plain functions.
-struct Work {
-  VirtualClock* clock = nullptr;
-  double forward = 0, backward = 0, longest = 0;
-
-  void take(double operations, bool is_forward) {
-    const double seconds = operations / kOperationsPerSecond;
-    clock->advance(seconds);
-    (is_forward ? forward : backward) += seconds;
-    longest = std::max(longest, seconds);
-  }
-};
-Work work;
-GemmOffer gemm;
-GroupedGemmOffer grouped_gemm;
-AttentionOffer attention;
-
-double operations_of(const GemmShape& shape, const AnyIn& rows) {
-  return 2.0 * static_cast<double>(rows.extent(0)) * shape.out * shape.in;
-}
-
-/// The offers of `reference`, which take their time.
-OpTable timed_table() {
-  const OpTable built = built_backends();
-  gemm = built.gemm.back();
-  grouped_gemm = built.grouped_gemm.back();
-  attention = built.attention.back();
-  OpTable table;
-  table.gemm = {gemm};
-  table.gemm[0].run = [](const ExecSpace& exec, const GemmShape& shape, const GemmOperands& with) {
-    gemm.run(exec, shape, with);
-    work.take(operations_of(shape, with.a), shape.kind == GemmKind::forward);
-  };
-  table.grouped_gemm = {grouped_gemm};
-  table.grouped_gemm[0].run = [](const ExecSpace& exec, const GroupedGemmShape& shape,
-                                 const GroupedGemmOperands& with) {
-    grouped_gemm.run(exec, shape, with);
-    work.take(operations_of(shape.each, with.a), shape.each.kind == GemmKind::forward);
-  };
-  table.attention = {attention};
-  table.attention[0].forward = [](const ExecSpace& exec, const AttentionShape& shape,
-                                  const AttentionForward& call) {
-    attention.forward(exec, shape, call);
-    work.take(4.0 * static_cast<double>(call.q.size()) * kLength, true);
-  };
-  table.attention[0].backward = [](const ExecSpace& exec, const AttentionShape& shape,
-                                   const AttentionBackward& call) {
-    attention.backward(exec, shape, call);
-    work.take(10.0 * static_cast<double>(call.q.size()) * kLength, false);
-  };
-  return table;
-}
 
 ModelDefinition deep_model() {
   ModelDefinition definition = tiny_model();
@@ -81,14 +26,14 @@ class OverlapTest : public testing::Test {
   /// With messages of `bandwidth` bytes a second that move for `window` seconds behind each call.
   Seconds run(const ParallelConfig& parallel, double bandwidth, double window, bool polls = true) {
     const auto clock = std::make_shared<VirtualClock>(window);
-    work = {clock.get()};
+    virtual_work = {clock.get(), kLength};
     Groups late = all_.groups;
     for (Groups::Group* group : {&late.dp_cp, &late.tp_dp_cp, &late.expert_dp}) {
       *group = std::make_shared<DelayedTransport>(*group, clock, Link{0, bandwidth, true});
     }
     const auto runner = tiny_runner(deep_model(), timed_table(), late);
     Trainer trainer(*runner, tiny_settings(), 100, parallel);
-    if (!polls) runner->operations().set_pause({});
+    if (!polls) clock->ignore_polls();
     const auto step = [&](int number) {
       const std::vector<HostMicroBatch> batches = tiny_batches(4, 4, number);
       trainer.step(number, batches);
@@ -96,11 +41,12 @@ class OverlapTest : public testing::Test {
     step(1);
     step(2);
     const double begin = clock->now();
-    work.forward = work.backward = 0;
+    virtual_work.forward = virtual_work.backward = 0;
     step(3);
     step(4);
-    const Seconds seconds{work.forward / 2, work.backward / 2, (clock->now() - begin) / 2};
-    longest_ = work.longest;
+    const Seconds seconds{virtual_work.forward / 2, virtual_work.backward / 2,
+                          (clock->now() - begin) / 2};
+    longest_ = virtual_work.longest;
     trainer.optimizer().restore_values(runner->exec());
     return seconds;
   }

@@ -1,3 +1,5 @@
+#include "parallel/entering.hpp"
+#include "parallel/leaving.hpp"
 #include "parallel/tensor_parallel.hpp"
 #include "tests/mpi/all_ranks.hpp"
 #include "tests/support/expect_error.hpp"
@@ -5,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 namespace konclave {
@@ -24,7 +27,7 @@ double product(const Values& a, const Values& b) {
 
 /// The sizes that tp can have on the ranks of this job.
 struct TensorParallelTest : testing::Test {
-  template <typename Check> void for_each_size(bool sp, Check check) {
+  template <typename Check> void for_each_size(bool sp, Check check, bool overlap = false) {
     const int world = Communicator::world().size();
     for (int tp = 1; tp <= world; ++tp) {
       if (world % tp != 0) continue;
@@ -32,6 +35,7 @@ struct TensorParallelTest : testing::Test {
       ParallelConfig parallel;
       parallel.tp = tp;
       parallel.sp = sp;
+      parallel.overlap_tp = overlap;
       const AllRanks all(parallel);
       check(TensorParallel(all.groups), *all.groups.tp);
     }
@@ -136,6 +140,70 @@ TEST_F(TensorParallelTest, ThereMayBeNoRows) {
       EXPECT_EQ(parallel.enter(exec, arena, none).extent(0), 0);
       parallel.leave(exec, arena, parallel.partial(arena, none), none);
     });
+  }
+}
+
+TEST_F(TensorParallelTest, PiecesAreAllRowsOnceAndNoneIsSmall) {
+  for_each_size(
+      true,
+      [](const TensorParallel& parallel, const Transport& tp) {
+        EXPECT_EQ(parallel.overlaps(), tp.size() > 1);
+        if (tp.size() == 1) return;
+        for (const std::int64_t rows : {0, 1, 63, 127, 128, 201, 1000, 100000}) {
+          std::int64_t next = 0;
+          const std::vector<RowBlock> pieces = parallel.pieces(rows);
+          for (const RowBlock& piece : pieces) {
+            EXPECT_EQ(piece.first, next);
+            EXPECT_GE(piece.rows, std::min<std::int64_t>(rows, 64));
+            next += piece.rows;
+          }
+          EXPECT_EQ(next, rows);
+          const std::size_t of_others = pieces.size() * (parallel.ranks() - 1);
+          EXPECT_GE(of_others, rows == 100000 ? 8U : 0U);
+          EXPECT_LT(of_others, 8U + parallel.ranks());
+        }
+      },
+      /*overlap=*/true);
+}
+
+/// With and without overlap: rows of one piece, and of several.
+TEST_F(TensorParallelTest, PieceByPieceTheSameRowsEnterAndTheSameSumsLeave) {
+  Operations operations({}, {}, account);
+  for (const bool overlap : {false, true}) {
+    for (const std::int64_t rows : {0, 3, 201}) {
+      SCOPED_TRACE(testing::Message() << rows << " rows, overlap " << overlap);
+      for_each_size(
+          true,
+          [&](const TensorParallel& parallel, const Transport& tp) {
+            const std::int64_t size = rows * kHidden;
+            const AnyView x =
+                tensors.values(DType::fp64, numbers("x", tp, tp.rank(), size), rows, kHidden);
+            const Values expected = to_doubles(exec, parallel.enter(exec, arena, x));
+            Entering entering(exec, operations, arena, parallel, x);
+            std::vector<int> seen(static_cast<std::size_t>(parallel.rows_inside(rows)), 0);
+            entering.each([&](const RowBlock& piece, const AnyIn& values) {
+              EXPECT_EQ(to_doubles(exec, values),
+                        slice_of(expected, piece.first * kHidden, piece.rows * kHidden));
+              for (std::int64_t i = 0; i < piece.rows; ++i) ++seen[piece.first + i];
+            });
+            EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
+            EXPECT_EQ(to_doubles(exec, entering.all()), expected);
+            Entering all_at_once(exec, operations, arena, parallel, x);
+            EXPECT_EQ(to_doubles(exec, all_at_once.all()), expected);
+
+            const AnyView y = tensors.poisoned(DType::fp64, rows, kHidden);
+            const Values mine = numbers("partial", tp, tp.rank(), size * tp.size());
+            Leaving leaving(exec, operations, arena, parallel, y);
+            leaving.each([&](const RowBlock& piece, const AnyView& partial) {
+              from_doubles(exec, slice_of(mine, piece.first * kHidden, piece.rows * kHidden),
+                           partial);
+            });
+            leaving.finish();
+            EXPECT_EQ(to_doubles(exec, y),
+                      slice_of(sum_over("partial", tp, size * tp.size()), size * tp.rank(), size));
+          },
+          overlap);
+    }
   }
 }
 

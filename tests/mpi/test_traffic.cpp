@@ -188,6 +188,22 @@ TEST(ExpectedTraffic, OfTensorParallelism) {
   }
 }
 
+TEST(ExpectedTraffic, OfRowsThatTravelPieceByPiece) {
+  for (const Mapping& mapping :
+       {Mapping{.tp = 2, .sp = true}, Mapping{.tp = 3, .sp = true}, Mapping{.tp = 4, .sp = true},
+        Mapping{.tp = 2, .cp = 2, .sp = true}, Mapping{.tp = 2, .pp = 2, .sp = true}}) {
+    StepShape step = step_of(mapping);
+    step.parallel.overlap_tp = true;
+    step.micro_size = 8;  // more than one piece
+    expect_formula(step);
+    step.recompute = {"full"};
+    expect_formula(step);
+  }
+  StepShape step = step_of({});
+  step.parallel.overlap_tp = true;  // which is nothing to one rank
+  expect_formula(step);
+}
+
 TEST(ExpectedTraffic, OfKeyHeadsThatSeveralRanksHave) {
   for (const bool sp : {false, true}) {
     for (const int kv_heads : {1, 2}) {
@@ -241,6 +257,8 @@ TEST(ExpectedTraffic, OfExperts) {
       StepShape step = step_of(mapping);
       step.definition.moe.dispatcher = dispatcher;
       expect_formula(step);
+      step.parallel.overlap_ep = true;
+      expect_formula(step);
     }
   }
 }
@@ -252,6 +270,8 @@ TEST(ExpectedTraffic, OfExpertsWithABudget) {
          {Mapping{.ep = 2}, Mapping{.etp = 3}, Mapping{.ep = 2, .etp = 2}}) {
       StepShape step = step_of(mapping);
       step.definition.moe.receive_budget = budget;
+      expect_formula(step);
+      step.parallel.overlap_ep = true;
       expect_formula(step);
     }
   }

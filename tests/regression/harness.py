@@ -161,7 +161,7 @@ def traffic_of(output):
         if "communication per step" in line.lower():
             break
     for line in lines:
-        match = re.match(r"[# ]+(\w+) .*\(\d+ bytes\)$", line)
+        match = re.match(r"[# ]+(\w+) .*\(\d+ bytes\)(, \d+% under compute)?$", line)
         if not match:
             break
         figures = [int(figure) for figure in re.findall(r"\((\d+) bytes\)", line)]

@@ -91,6 +91,8 @@ class Mapping(typing.NamedTuple):
     routing: str = "plain"
     recompute: str = "none"
     state: str = "whole"
+    overlap_tp: bool = False
+    overlap_ep: bool = False
 
     @property
     def dp(self):
@@ -107,7 +109,9 @@ class Mapping(typing.NamedTuple):
     def overrides(self):
         sizes = (f"parallel.{name}={getattr(self, name)}"
                  for name in ("tp", "cp", "cp_comm", "pp", "vpp", "ep", "etp", "order"))
-        return (*sizes, f"parallel.sp={str(self.sp).lower()}", f"batch.micro_size={self.micro}",
+        switches = (f"parallel.{name}={str(getattr(self, name)).lower()}"
+                    for name in ("sp", "overlap_tp", "overlap_ep"))
+        return (*sizes, *switches, f"batch.micro_size={self.micro}",
                 f"moe.dispatcher={self.dispatcher}", *self.more, *self.model.overrides(),
                 *ROUTINGS[self.routing], *RECOMPUTES[self.recompute], *STATES[self.state])
 
@@ -120,11 +124,11 @@ class Mapping(typing.NamedTuple):
         return (f"{self.ranks:5} {self.tp:2}{sequence} {self.cp:2} {self.cp_comm:10} {self.pp:2} "
                 f"{self.vpp:3} {self.dp:2} {self.etp:3} {self.ep:2} {self.edp:3} {self.order} "
                 f"{self.micro:5} {self.dispatcher:9} {self.routing:8} {self.recompute:9} "
-                f"{self.state:7}")
+                f"{self.state:7} {'-t'[self.overlap_tp]}{'-e'[self.overlap_ep]}     ")
 
 
 HEAD = (f"ranks tp  cp {'cp_comm':10} pp vpp dp etp ep edp {'order':{len(ORDERS[0])}} micro "
-        f"{'dispatch':9} {'routing':8} {'recompute':9} {'state':7}")  # of a mapping as text
+        f"{'dispatch':9} {'routing':8} {'recompute':9} {'state':7} overlap")  # of a mapping as text
 
 
 def divides(divisor, number):
@@ -200,6 +204,7 @@ RULES = {
     "experts by ep": lambda m: divides(m.ep, m.model.experts),
     "ep and etp need experts": lambda m: m.model.experts > 0 or m.ep == m.etp == 1,
     "experts and tp need sp": lambda m: m.model.experts == 0 or m.tp == 1 or m.sp,
+    "overlap over tp needs sp": lambda m: not m.overlap_tp or m.tp == 1 or m.sp,
     "length by 2 cp": lambda m: m.cp == 1 or divides(2 * m.cp, m.model.length),
     "rows by tp with sp": lambda m: not m.sp or divides(m.tp, m.model.length // m.cp),
     "a2a: heads of a rank by cp":
@@ -227,7 +232,7 @@ def is_legal(mapping):
 # What is drawn: the sizes of the matrix, and all that it might have.
 SOME = {"tp": (1, 2, 4), "cp": (1, 2, 3, 4), "pp": (1, 2, 4), "vpp": (1, 2), "ep": (1, 2, 3, 4),
         "etp": (1, 2, 4), "dp": (1, 2, 3), "micro": (1, 2, 6), "cp_comm": CP_COMMS,
-        "order": ORDERS, "dispatcher": DISPATCHERS}
+        "order": ORDERS, "dispatcher": DISPATCHERS, "overlap_tp": (False, True)}
 ALL = {**SOME, "tp": (1, 2, 4, 8), "cp": (1, 2, 3, 4, 8), "pp": (1, 2, 4, 8), "vpp": (1, 2, 4),
        "ep": (1, 2, 3, 4, 6, 8, 12), "etp": (1, 2, 3, 4, 6), "dp": (1, 2, 3, 4, 6, 12),
        "micro": (1, 2, 3, 4, 6, 12)}
@@ -236,6 +241,8 @@ ALL = {**SOME, "tp": (1, 2, 4, 8), "cp": (1, 2, 3, 4, 8), "pp": (1, 2, 4, 8), "v
 def is_needless(mapping):
     """A setting differs from the first one to no effect."""
     if mapping.cp == 1 and mapping.cp_comm != CP_COMMS[0]:
+        return True
+    if mapping.overlap_tp and not mapping.sp:
         return True
     before = ORDERS[:ORDERS.index(mapping.order)]
     return any(strides(mapping._replace(order=order)) == strides(mapping) for order in before)
@@ -253,7 +260,7 @@ def tilings(ranks, sizes):
 def legal_mappings(sizes):
     """All of them, those of few ranks first. Dense models where experts would forbid it: tp without
     sp."""
-    rest = ("vpp", "micro", "cp_comm", "order", "dispatcher")
+    rest = ("vpp", "micro", "cp_comm", "order", "dispatcher", "overlap_tp")
     for ranks in RANKS:
         for tiling in tilings(ranks, sizes):
             for values in itertools.product(*(sizes[name] for name in rest)):
@@ -263,30 +270,38 @@ def legal_mappings(sizes):
                 if is_legal(mapping):
                     yield mapping
                 dense = mapping._replace(sp=False, model=DENSE)
-                if mapping.tp > 1 and mapping.dispatcher == DISPATCHERS[0] and is_legal(dense):
+                wanted = mapping.dispatcher == DISPATCHERS[0] and not mapping.overlap_tp
+                if mapping.tp > 1 and wanted and is_legal(dense):
                     yield dense
 
 
 # What the program computes on any mapping: chosen for a mapping that is there.
-FREE = {"routing": tuple(ROUTINGS), "recompute": tuple(RECOMPUTES), "state": tuple(STATES)}
+FREE = {"routing": tuple(ROUTINGS), "recompute": tuple(RECOMPUTES), "state": tuple(STATES),
+        "overlap_ep": (False, True)}
 
 
 def settings(mapping):
-    """What shall be seen beside each other. Without tp there is no sp to be had, and without experts
-    no routing."""
+    """What shall be seen beside each other. Without tp there is no sp to be had, without experts no
+    routing, and without other ranks nothing to overlap with."""
     sequence = "none" if mapping.tp == 1 else mapping.sp
     routing = "none" if mapping.model.experts == 0 else mapping.routing
+    overlap = mapping.overlap_ep if mapping.ep * mapping.etp > 1 else "none"
     return (("sp", sequence), ("routing", routing), ("recompute", mapping.recompute),
-            ("state", mapping.state), *((name, getattr(mapping, name)) for name in SOME))
+            ("state", mapping.state), ("overlap_ep", overlap),
+            *((name, getattr(mapping, name)) for name in SOME))
 
 
 def free_settings(mapping):
     """The same mapping with all that it can have of them. The library's sums are for all ranks."""
-    routings = FREE["routing"] if mapping.model.experts > 0 else FREE["routing"][:1]
-    states = FREE["state"][:2] if LIBRARY in mapping.more else FREE["state"]
-    return [mapping._replace(routing=routing, recompute=recompute, state=state)
-            for routing, recompute, state in
-            itertools.product(routings, FREE["recompute"], states)]
+    choices = {**FREE}
+    if mapping.model.experts == 0:
+        choices["routing"] = FREE["routing"][:1]
+    if LIBRARY in mapping.more:
+        choices["state"] = FREE["state"][:2]
+    if mapping.ep * mapping.etp == 1:
+        choices["overlap_ep"] = (False,)
+    return [mapping._replace(**dict(zip(choices, values)))
+            for values in itertools.product(*choices.values())]
 
 
 def combinations(mapping, count):
@@ -319,8 +334,8 @@ def cover(mappings, count, given=()):
 
 
 def spread(mappings, given):
-    """Each of them with a routing, a recomputation and a way with state, so that all pairs with these
-    are there: always those that bring most new ones, beside what `given` ones have, and of those the
+    """Each of them with a routing, a recomputation, a way with state and overlap over ep, so that all
+    pairs with these are there: always those that bring most new ones, beside what `given` ones have, and of those the
     rarest. Gathering mappings, of which there are few, choose first."""
     seen = {pair for mapping in given for pair in combinations(mapping, 2)}
     times = collections.Counter()

@@ -43,8 +43,7 @@ class Decks(harness.Case):
                 self.assertIn(word, output, override)
 
     def test_what_is_not_there_yet_is_refused_with_a_sentence(self):
-        for override in ("parallel.tp=auto", "parallel.overlap_ep=true", "parallel.overlap_tp=true",
-                         "precision.fp8=delayed", "checkpoint.async=true"):
+        for override in ("parallel.tp=auto", "precision.fp8=delayed", "checkpoint.async=true"):
             output = self.train("moe.toml", "bad", override, code=65)
             self.assertIn("not available in this version", output, override)
 

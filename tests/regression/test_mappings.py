@@ -27,6 +27,8 @@ NEVER = {
     *((("sp", False), ("etp", etp)) for etp in (2, 4)),
     (("sp", False), ("dispatcher", "allgather")), (("sp", False), ("order", DP_FIRST)),
     (("sp", False), ("order", DP_LAST)),
+    (("sp", "none"), ("overlap_tp", True)), (("sp", False), ("overlap_tp", True)),
+    (("tp", 1), ("overlap_tp", True)),
     # 8 heads, 4 of them of keys.
     (("cp", 3), ("cp_comm", "a2a")), (("tp", 4), ("cp_comm", "a2a")),
     # 12 sequences, which are 4 for each.
@@ -39,9 +41,12 @@ NEVER = {
 def pairs_with_free_settings(legal):
     """Every setting of legal mappings beside every one that is free to choose, and these beside each
     other."""
+    alike = {}
+    for mapping in legal:
+        kind = (mapping.model.experts > 0, mapping.sp, mapping.ep * mapping.etp > 1)
+        alike.setdefault(kind, []).append(mapping)
     pairs = set()
-    for has_experts in (True, False):
-        some = [m for m in legal if (m.model.experts > 0) == has_experts]
+    for some in alike.values():
         fixed = {one for m in some for one in mappings.settings(m) if one[0] not in mappings.FREE}
         for other in mappings.free_settings(some[0]):
             free = [one for one in mappings.settings(other) if one[0] in mappings.FREE]

@@ -42,6 +42,8 @@ FAULTS = {
     "grad_reduce.too_early": mappings.DP._replace(state="overlap"),
     "values.not_taken": mappings.DP._replace(state="both"),
     "grad_norm.owned_alone": mappings.DP._replace(state="shared"),
+    "overlap_tp.order_of_arrival": mappings.TP._replace(overlap_tp=True),
+    "overlap_ep.not_awaited": mappings.EP._replace(overlap_ep=True),
     "capacity.local_windows": mappings.CP._replace(routing="padded"),
     "sinkhorn.local_sums": mappings.CP._replace(routing="sinkhorn"),
     "context.wrong_zigzag": mappings.CP,

@@ -78,7 +78,8 @@ class Runs(Case):
     def test_128_small_experts_and_a_shared_one_learn_the_same(self):
         """The tiny deck of them, with 8 of 128."""
         tp = ("parallel.tp=2", "parallel.sp=true")
-        mappings = (("alone", (), 1), ("tp", (*tp, "parallel.ep=4"), 4), ("etp", ("parallel.etp=2", "parallel.ep=2"), 4),
+        mappings = (("alone", (), 1), ("tp", (*tp, "parallel.ep=4"), 4),
+                    ("pieces", (*tp, "parallel.overlap_tp=true"), 2), ("etp", ("parallel.etp=2", "parallel.ep=2"), 4),
                     ("cp", ("parallel.cp=2", "parallel.ep=2", "moe.dispatcher=allgather"), 2),
                     ("all", (*tp, "parallel.cp=2", "parallel.pp=2", "parallel.ep=4"), 8))
         for name, mapping, ranks in mappings:
@@ -119,7 +120,7 @@ class SelfCheck(Case):
     def test_owned_gradients_and_values_that_travel_are_compared_too(self):
         for more in (("parallel.distributed_optimizer=true",),
                      ("parallel.distributed_optimizer=true", "parallel.overlap_grad_reduce=true",
-                      "parallel.overlap_param_gather=true", "parallel.bucket_size=100")):
+                      "parallel.overlap_param_gather=true", "parallel.overlap_tp=true", "parallel.bucket_size=100")):
             with self.subTest(more=more):
                 self.assertIn("both mappings agree", self.self_check((*MIXED, *more), 3, 8))
                 output = self.self_check((*MIXED, *more), 3, 8, fault="etp.weight_gradients",
@@ -190,6 +191,27 @@ class Trace(Case):
                                ranks=2)
         self.assertEqual(output.count("no trace of step 1: "), 1, output)
         self.assertEqual(len(self.metrics("run")), 2)
+
+    def test_overlap_puts_bytes_under_compute(self):
+        """By the shares that the trace has for each communication, and in the summary. What is waited for
+        at once has nearly none."""
+        layers = ("model.hidden_size=256", "model.head_dim=32", "model.ffn_hidden_size=512", "moe.num_experts=8",
+                  "moe.ffn_hidden_size=64", "precision.compute=fp32", "batch.micro_size=6",
+                  "parallel.distributed_optimizer=true", "parallel.bucket_size=65536")
+        shares = {}
+        for overlap in ("false", "true"):
+            name = f"overlap-{overlap}"
+            output = self.train_as(name, layers, f"parallel.overlap_grad_reduce={overlap}",
+                                   f"parallel.overlap_param_gather={overlap}", "run.steps=4",
+                                   "log.trace_steps=[2, 3]", ranks=2)
+            self.assertIn("% under compute", output)
+            trace = json.loads((self.run_folder(name) / "trace.json").read_text())
+            drawn = [event["args"] for event in trace["traceEvents"] if event.get("cat") == "communication"]
+            summary = json.loads((self.run_folder(name) / "summary.json").read_text())
+            self.assertTrue(0 < summary["share_waiting"] < 1)
+            shares[overlap] = (sum(event["bytes"] * event["under_compute"] for event in drawn) /
+                               sum(event["bytes"] for event in drawn), summary["share_under_compute"]["dp_cp"])
+        self.assertTrue(min(shares["true"]) >= 0.5 and max(shares["false"]) < 0.2, shares)
 
     def test_without_traced_steps_there_is_none(self):
         self.train_as("run", (), "run.steps=1", ranks=1)

@@ -4,6 +4,7 @@
 #include "tensor/host_copy.hpp"
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -13,6 +14,9 @@ namespace konclave {
 namespace {
 
 constexpr std::byte kPoison{0xff};
+/// Of the inner transport, for what the sender says of a message; so many stretches at most.
+constexpr int kNoteChannels = Transport::kChannels / 2;
+constexpr std::size_t kNoteStretches = 256;
 
 std::vector<std::byte> bytes_of(const ExecSpace& exec, const AnyIn& view) {
   std::vector<std::byte> bytes(view.bytes());
@@ -55,7 +59,7 @@ class DelayedTransport::Delayed final : public Request::Pending {
         sent_bytes_(bytes_of(exec, send)),
         sent_memory_("konclave::DelayedTransport", send.bytes()),
         received_memory_("konclave::DelayedTransport", receive.bytes()),
-        moment_memory_("konclave::DelayedTransport", sizeof(double)) {
+        note_memory_("konclave::DelayedTransport", (1 + 2 * kNoteStretches) * sizeof(double)) {
     set_bytes(exec, sent_bytes_, sent());
     set_bytes(exec, bytes_of(exec, receive), received());
   }
@@ -69,9 +73,30 @@ class DelayedTransport::Delayed final : public Request::Pending {
     return {receive_.type(), received_memory_.data(), receive_.extents(), receive_.rank()};
   }
 
-  /// The moment of arrival, as it travels ahead of a message between two ranks.
-  AnyView moment() const { return {DType::fp64, moment_memory_.data(), {1, 1, 1}, 1}; }
-  void announce(Request request) { announcement_.emplace(std::move(request)); }
+  /// What travels beside a message between two ranks: how many stretches, and these.
+  AnyView note() const {
+    return {DType::fp64, note_memory_.data(), {1 + 2 * kNoteStretches, 1, 1}, 1};
+  }
+  /// Of a message that is sent: `send_note` sends the note of its sender's stretches, once that is
+  /// through or waits for something.
+  void tell(VirtualClock& clock, std::function<Request()> send_note) {
+    telling_ = clock.keep([this, &clock, begin = clock.now(), send_note = std::move(send_note)] {
+      std::vector<double> numbers = {0};
+      for (const Stretch& stretch : clock.moving_since(begin)) {
+        numbers.insert(numbers.end(), {stretch.begin, stretch.end});
+      }
+      require(numbers.size() <= 1 + 2 * kNoteStretches, what_ + ": moves in too many stretches");
+      numbers[0] = static_cast<double>(numbers.size() / 2);
+      from_doubles(ExecSpace(), numbers, note().slice(0, std::ssize(numbers)));
+      note_on_its_way_.emplace(send_note());
+      telling_.reset();
+    });
+  }
+  /// Of a message that is received from now on.
+  void expect(double now, double seconds, double latency, Request note) {
+    expected_ = {now, seconds, latency};
+    note_on_its_way_.emplace(std::move(note));
+  }
 
   void set_off(const ExecSpace& exec, Request request, std::shared_ptr<VirtualClock> clock,
                double arrival) {
@@ -82,9 +107,10 @@ class DelayedTransport::Delayed final : public Request::Pending {
   }
 
   /// By this transport's time: what has arrived in it gets a moment to do so in the inner one too.
-  /// Of a message between two ranks nobody knows before its moment has come, which `finish` reads.
+  /// Of a message from another rank `finish` alone learns when it arrives.
   bool poll() override {
-    if (clock_->call() < arrival_ || announcement_) return false;
+    if (!clock_->polls_count() || clock_->call() < arrival_ || expected_) return false;
+    if (telling_) clock_->tell(*telling_);
     constexpr std::chrono::milliseconds kPatience(5);
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (!inner_->poll()) {
@@ -95,13 +121,11 @@ class DelayedTransport::Delayed final : public Request::Pending {
   }
 
   void finish(const ExecSpace& exec) override {
-    if (announcement_) {
-      announcement_->wait(exec);
-      arrival_ = to_doubles(exec, moment()).front();
-    }
+    clock_->tell_all();
+    if (note_on_its_way_) note_on_its_way_->wait(exec);
     inner_->wait(exec);
-    if (announcement_) {
-      clock_->advance_to(arrival_);
+    if (expected_) {
+      clock_->advance_to(arrival_by_note(exec));
     } else {
       clock_->wait_until_moved(arrival_);
     }
@@ -114,6 +138,20 @@ class DelayedTransport::Delayed final : public Request::Pending {
   }
 
  private:
+  /// A message from another rank.
+  struct Expected {
+    double since, seconds, latency;
+  };
+
+  double arrival_by_note(const ExecSpace& exec) const {
+    const std::vector<double> numbers = to_doubles(exec, note());
+    std::vector<Stretch> senders;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(numbers[0]); ++i) {
+      senders.push_back({numbers[1 + 2 * i], numbers[2 + 2 * i]});
+    }
+    return expected_->latency +
+           moved_on_both(senders, clock_->moving_since(expected_->since), expected_->seconds);
+  }
   static AnyView part(const AnyView& view, const RowBlock& block) {
     return view.slice(block.first, block.rows);
   }
@@ -126,10 +164,12 @@ class DelayedTransport::Delayed final : public Request::Pending {
   AnyView receive_;
   std::vector<RowBlock> arriving_;
   std::vector<std::byte> sent_bytes_;
-  Kokkos::View<char*, MemSpace> sent_memory_, received_memory_, moment_memory_;
-  std::optional<Request> announcement_, inner_;
+  Kokkos::View<char*, MemSpace> sent_memory_, received_memory_, note_memory_;
+  std::optional<Request> note_on_its_way_, inner_;
+  std::optional<VirtualClock::News::iterator> telling_;
+  std::optional<Expected> expected_;
   std::shared_ptr<VirtualClock> clock_;
-  double arrival_ = 0;  ///< of a message between two ranks the time, else for how long it moves
+  double arrival_ = 0;  ///< in the time for which messages have moved
 };
 
 std::unique_ptr<DelayedTransport::Delayed> DelayedTransport::make(const ExecSpace& exec,
@@ -141,7 +181,7 @@ std::unique_ptr<DelayedTransport::Delayed> DelayedTransport::make(const ExecSpac
 }
 
 double DelayedTransport::arrival(std::size_t bytes) const {
-  return clock_->now() + link_.latency + static_cast<double>(bytes) / link_.bandwidth;
+  return clock_->call() + static_cast<double>(bytes) / link_.bandwidth + link_.latency;
 }
 
 Request DelayedTransport::send_off(const ExecSpace& exec, std::unique_ptr<Delayed> message,
@@ -154,7 +194,12 @@ Request DelayedTransport::send_off(const ExecSpace& exec, std::unique_ptr<Delaye
                                    Request inner, std::size_t bytes) const {
   const double on_link = static_cast<double>(bytes) / link_.bandwidth;
   const double arrives = link_.shared ? clock_->through_link(on_link) : clock_->call() + on_link;
-  message->set_off(exec, std::move(inner), clock_, arrives + link_.latency);
+  return hand_over(exec, std::move(message), std::move(inner), arrives + link_.latency);
+}
+
+Request DelayedTransport::hand_over(const ExecSpace& exec, std::unique_ptr<Delayed> message,
+                                    Request inner, double arrival) const {
+  message->set_off(exec, std::move(inner), clock_, arrival);
   std::string what = message->what();
   return {std::move(what), std::move(message)};
 }
@@ -183,19 +228,26 @@ Request DelayedTransport::start_all_to_all_blocks(const ExecSpace& exec, const A
 
 Request DelayedTransport::start_send(const ExecSpace& exec, const AnyIn& send, int to,
                                      int channel) const {
+  require(channel < kNoteChannels, "the upper channels are for notes");
   auto message = make(exec, "send", send, AnyView());
-  from_doubles(exec, {arrival(message->sent().bytes())}, message->moment());
-  message->announce(inner_->start_send(exec, message->moment(), to, channel));
+  clock_->call();
+  message->tell(*clock_, [inner = inner_, note = message->note(), to, channel] {
+    return inner->start_send(ExecSpace(), note, to, kNoteChannels + channel);
+  });
   Request inner = inner_->start_send(exec, message->sent(), to, channel);
-  return send_off(exec, std::move(message), std::move(inner));
+  return hand_over(exec, std::move(message), std::move(inner), arrival(send.bytes()));
 }
 
 Request DelayedTransport::start_receive(const ExecSpace& exec, const AnyView& receive, int from,
                                         int channel) const {
+  require(channel < kNoteChannels, "the upper channels are for notes");
   auto message = make(exec, "receive", AnyIn(), receive);
-  message->announce(inner_->start_receive(exec, message->moment(), from, channel));
+  clock_->call();
+  message->expect(clock_->now(), static_cast<double>(receive.bytes()) / link_.bandwidth,
+                  link_.latency,
+                  inner_->start_receive(exec, message->note(), from, kNoteChannels + channel));
   Request inner = inner_->start_receive(exec, message->received(), from, channel);
-  return send_off(exec, std::move(message), std::move(inner));
+  return hand_over(exec, std::move(message), std::move(inner), arrival(receive.bytes()));
 }
 
 Request DelayedTransport::start_broadcast(const ExecSpace& exec, const AnyView& buffer,
@@ -215,6 +267,7 @@ Request DelayedTransport::start_all_reduce(const ExecSpace& exec, const AnyView&
 }
 
 std::vector<std::byte> DelayedTransport::gather(std::span<const std::byte> mine) const {
+  clock_->tell_all();
   clock_->advance(link_.latency);
   return inner_->gather(mine);
 }

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "comm/transport.hpp"
+#include "tests/support/virtual_clock.hpp"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -11,48 +11,6 @@
 #include <vector>
 
 namespace konclave {
-
-/// Seconds that pass only when somebody says so: the time of one rank. Messages of a rank move
-/// inside its calls into the library of communication alone, and for a window of time behind each.
-class VirtualClock {
- public:
-  explicit VirtualClock(double window = std::numeric_limits<double>::infinity())
-      : window_(window) {}
-
-  double now() const { return now_; }
-  /// Work that takes so long.
-  void advance(double seconds) { now_ += seconds; }
-  /// Waiting, in the library, for a moment that may be over.
-  void advance_to(double moment) {
-    call();
-    spend(moment - now_);
-  }
-
-  /// A call into the library; gives back for how long messages have moved in all.
-  double call() {
-    moved_ += std::min(now_ - last_call_, window_);
-    last_call_ = now_;
-    return moved_;
-  }
-  /// Waiting until they have for so long.
-  void wait_until_moved(double seconds) { spend(seconds - call()); }
-
-  /// When a message is through that sets off now and takes `seconds` of a link that carries one at
-  /// a time, in the time for which messages have moved.
-  double through_link(double seconds) {
-    link_free_ = std::max(link_free_, call()) + seconds;
-    return link_free_;
-  }
-
- private:
-  void spend(double seconds) {
-    now_ += std::max(0.0, seconds);
-    moved_ += std::max(0.0, seconds);
-    last_call_ = now_;
-  }
-
-  double window_, now_ = 0, last_call_ = 0, moved_ = 0, link_free_ = 0;
-};
 
 /// How long messages take: latency + bytes / bandwidth.
 struct Link {
@@ -70,9 +28,13 @@ struct Link {
 /// throws Error when sender's or receiver's buffer was written to in between. The bytes that count
 /// are the larger of those sent and received. The host's gather takes the latency.
 ///
-/// A collective sets off when this rank starts it. A message to one rank sets off by the sender's
-/// clock and takes its moment of arrival with it, so that waiting for it moves the receiver's clock
-/// as far as the sender is ahead; the sender's `wait` lasts until the same moment.
+/// A collective sets off when this rank starts it, and goes by this rank's clock alone. A message
+/// between two ranks moves while it does on both, as large ones do in MPI: from when both have
+/// started it, and in the stretches behind calls of both. So waiting for it moves the receiver's
+/// clock as far as the sender is ahead. Two inaccuracies: from the sender's next wait, for whatever
+/// it is, the message is taken to move on its side, as what comes then is not known; and the
+/// sender's `wait` lasts as long as if the receiver had been there. Each such message has a link of
+/// its own; channels 0 to 7 are for the user.
 class DelayedTransport final : public Transport {
  public:
   DelayedTransport(std::shared_ptr<const Transport> inner, std::shared_ptr<VirtualClock> clock,
@@ -101,13 +63,16 @@ class DelayedTransport final : public Transport {
   /// A message of what is sent and received, either of which may be nothing.
   std::unique_ptr<Delayed> make(const ExecSpace& exec, const char* collective, const AnyIn& send,
                                 const AnyView& receive) const;
-  /// When a message of so many bytes to one rank arrives that sets off now.
-  double arrival(std::size_t bytes) const;
   /// Hands a message over, once the inner transport has begun with it; without a number of bytes
   /// it has those of its views.
   Request send_off(const ExecSpace& exec, std::unique_ptr<Delayed> message, Request inner) const;
   Request send_off(const ExecSpace& exec, std::unique_ptr<Delayed> message, Request inner,
                    std::size_t bytes) const;
+  /// The same with its arrival in the time for which messages have moved.
+  Request hand_over(const ExecSpace& exec, std::unique_ptr<Delayed> message, Request inner,
+                    double arrival) const;
+  /// That of a message of so many bytes that sets off now and has a link of its own.
+  double arrival(std::size_t bytes) const;
 
   std::shared_ptr<const Transport> inner_;
   std::shared_ptr<VirtualClock> clock_;

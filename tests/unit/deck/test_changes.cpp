@@ -112,7 +112,8 @@ Deck other_unusual_deck() {
                      "precision.compute=bf16", "parallel.grad_wire=bf16",
                      "parallel.distributed_optimizer=true", "optimizer.moments=bf16",
                      "parallel.overlap_grad_reduce=true", "parallel.bucket_size=1000",
-                     "parallel.overlap_param_gather=true"});
+                     "parallel.overlap_param_gather=true", "parallel.overlap_tp=true",
+                     "parallel.overlap_ep=true"});
 }
 
 std::map<std::string, std::string> texts(const Deck& deck) {

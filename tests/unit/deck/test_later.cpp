@@ -19,9 +19,9 @@ TEST(DeckLaterKeys, AreRefusedAtOthersWithTheFeature) {
     EXPECT_SAYS(errors, later.key + " = 7: " + later.feature +
                             " is not available in this version; leave it");
   }
-  EXPECT_SAYS(errors_of(kSmallDeck + "[parallel]\noverlap_ep = true\n"),
-              "deck.toml:17:14: error: parallel.overlap_ep = true: overlap of expert-parallel "
-              "communication is not available in this version; leave it at false");
+  EXPECT_SAYS(errors_of(kSmallDeck + "[checkpoint]\nasync = true\n"),
+              "deck.toml:17:9: error: checkpoint.async = true: saving while training goes on is "
+              "not available in this version; leave it at false");
   EXPECT_SAYS(errors_of(kSmallDeck + "[model.mla]\nq_lora_rank = 64\n"),
               "multi-head latent attention is not available in this version; leave it out");
 }

@@ -32,7 +32,7 @@ TEST(Explain, GivesTypeRangeUnitDefaultAndMeaning) {
   EXPECT_SAYS(explain("run.steps"), "; required for training\n");
   EXPECT_SAYS(explain("moe.window"), "1 to 4096, or \"microbatch\"; in sequences; default 1\n");
   EXPECT_SAYS(explain("parallel.tp"), "integer: 1 to 4096; in ranks; default 1\n");
-  EXPECT_SAYS(explain("parallel.overlap_tp"), "not available in this version; accepted at false\n");
+  EXPECT_SAYS(explain("checkpoint.async"), "not available in this version; accepted at false\n");
 }
 
 TEST(Explain, TakesGlobsSectionsAndBareNames) {

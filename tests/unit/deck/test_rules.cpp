@@ -127,6 +127,12 @@ const std::map<std::string, Broken> kBroken = {
      "rank "
      "makes all values itself",
      {{"parallel.overlap_param_gather=true"}, "; parallel.overlap_param_gather = false would do"}},
+    {"parallel.overlap_tp with parallel.tp > 1 needs parallel.sp = true: without, there are no "
+     "rows "
+     "to gather",
+     {{"parallel.overlap_tp=true", "parallel.tp=2", "moe.num_experts=0",
+       "model.ffn_hidden_size=64"},
+      "; parallel.sp = true, or parallel.overlap_tp = false would do"}},
     {"optimizer.moments = \"bf16\" does not go with precision.compute = \"fp64\", which is for "
      "verification",
      {{"optimizer.moments=bf16", "precision.compute=fp64"},

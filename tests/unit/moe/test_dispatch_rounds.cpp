@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <compare>
+#include <utility>
+#include <vector>
 
 namespace konclave {
 namespace {
@@ -38,7 +40,7 @@ Blocks blocks(const RowBlocks& all) {
 }
 
 TEST(PlanDispatch, WithoutABudgetOwnRowsStayAndAllComeToTheirPlaces) {
-  const DispatchRounds plan = plan_dispatch(two_by_two(), /*source=*/0, /*budget=*/0);
+  const DispatchRounds plan = plan_dispatch(two_by_two(), /*source=*/0, {});
   ASSERT_EQ(plan.rounds.size(), 1U);
   const DispatchRound& round = plan.rounds[0];
   // Arrival is e0: s0 s0 s1, e1: s0 s1 s1; three rows for rank 1 follow at home.
@@ -58,7 +60,7 @@ TEST(PlanDispatch, WithoutABudgetOwnRowsStayAndAllComeToTheirPlaces) {
 }
 
 TEST(PlanDispatch, ABudgetCutsTheRowsOfEachRank) {
-  const DispatchRounds plan = plan_dispatch(two_by_two(), /*source=*/1, /*budget=*/3);
+  const DispatchRounds plan = plan_dispatch(two_by_two(), /*source=*/1, {.budget = 3});
   ASSERT_EQ(plan.rounds.size(), 3U) << "7 rows for rank 1";
   // Rows for rank 0 are numbered s0e0 s0e0 s1e0 | s0e1 s1e1 s1e1, those for rank 1
   // s0e2 s0e2 s0e2 | s1e3 s1e3 s1e3 | s1e3.
@@ -77,8 +79,49 @@ TEST(PlanDispatch, ABudgetCutsTheRowsOfEachRank) {
   EXPECT_EQ(plan.largest, 3);
 }
 
+/// Rows for rank 0 are s0e0 s0e0 s0e0 | s0e0 s1e0 s0e1 s0e1 ... in two rounds of 8; those for rank
+/// 1, of which there are 3, in 1 and 2.
+TEST(PlanDispatch, ForOverlapEachRanksRowsAreCutEvenlyAndOwnOnesStay) {
+  const DispatchCounts counts{2, 2, {9, 2, 7, 1}};
+  const DispatchRounds plan = plan_dispatch(counts, /*source=*/0, {.overlaps = true});
+  ASSERT_EQ(plan.rounds.size(), 2U) << "16 rows for rank 0";
+  EXPECT_TRUE(plan.kept);
+  EXPECT_EQ(blocks(plan.rounds[0].arrival), (Blocks{{{0, 8}}, {}}));
+  EXPECT_EQ(blocks(plan.rounds[1].arrival), (Blocks{{{0, 1}}, {{1, 7}}}));
+  // At home are 8 that stay, one that is sent; then what arrives in the second round, and the
+  // other.
+  EXPECT_TRUE(plan.rounds[1].own_stays);
+  EXPECT_EQ(plan.rounds[1].first_arrived, 9);
+  EXPECT_EQ(plan.rounds[1].first_sent, 17);
+  EXPECT_EQ(blocks(plan.rounds[0].home), (Blocks{{{0, 8}}, {{8, 1}}}));
+  EXPECT_EQ(blocks(plan.rounds[1].home), (Blocks{{{9, 1}}, {{17, 1}}}));
+  EXPECT_EQ(plan.at_home, 18);
+}
+
+TEST(PlanDispatch, ForOverlapTwoRoundsKeepToTheBudget) {
+  const DispatchCounts counts{2, 2, {9, 2, 7, 1}};
+  const auto rounds = [&](std::int64_t budget) {
+    const DispatchRounds plan =
+        plan_dispatch(counts, /*source=*/0, {.budget = budget, .overlaps = true});
+    EXPECT_EQ(plan.kept, budget >= 16);
+    EXPECT_EQ(plan.rounds[0].own_stays, plan.kept);
+    return plan.rounds.size();
+  };
+  EXPECT_EQ(rounds(16), 2U) << "all rows may be there at once";
+  EXPECT_EQ(rounds(15), 3U) << "7 rows at most";
+  EXPECT_EQ(rounds(4), 8U);
+  EXPECT_EQ(rounds(1), 16U) << "one row at the least";
+}
+
+TEST(PlanDispatch, ForOverlapThereAreFewRounds) {
+  for (const auto& [rows, rounds] :
+       std::vector<std::pair<std::int64_t, std::size_t>>{{0, 1}, {15, 1}, {16, 2}, {9999, 4}}) {
+    EXPECT_EQ(plan_dispatch({1, 1, {rows}}, 0, {.overlaps = true}).rounds.size(), rounds) << rows;
+  }
+}
+
 TEST(PlanDispatch, OnOneRankOwnRowsStayInEveryRound) {
-  const DispatchRounds plan = plan_dispatch({1, 2, {3, 2}}, /*source=*/0, /*budget=*/2);
+  const DispatchRounds plan = plan_dispatch({1, 2, {3, 2}}, /*source=*/0, {.budget = 2});
   ASSERT_EQ(plan.rounds.size(), 3U);
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(plan.rounds[i].own_stays);
@@ -96,7 +139,7 @@ DispatchCounts with_slices() {
 }
 
 TEST(PlanDispatch, WhatArrivesIsGatheredOverEtp) {
-  const DispatchRounds plan = plan_dispatch(with_slices(), /*source=*/2, /*budget=*/0);
+  const DispatchRounds plan = plan_dispatch(with_slices(), /*source=*/2, {});
   ASSERT_EQ(plan.rounds.size(), 1U);
   const DispatchRound& round = plan.rounds[0];
   EXPECT_EQ(blocks(round.arrival), (Blocks{{{1, 3}}, {{0, 1}}}))
@@ -110,7 +153,7 @@ TEST(PlanDispatch, WhatArrivesIsGatheredOverEtp) {
 }
 
 TEST(PlanDispatch, ABudgetBoundsWhatARankHasAfterTheGather) {
-  const DispatchRounds plan = plan_dispatch(with_slices(), /*source=*/3, /*budget=*/4);
+  const DispatchRounds plan = plan_dispatch(with_slices(), /*source=*/3, {.budget = 4});
   ASSERT_EQ(plan.rounds.size(), 2U) << "7 rows for either rank of ep";
   // Rows for ep 1 are numbered s0e2 s0e2 s1e3 s3e3 | s3e3 s3e3 s3e3.
   EXPECT_EQ(blocks(plan.rounds[0].local), (Blocks{{{0, 2}, {2, 1}}, {{3, 1}}}));
@@ -123,14 +166,14 @@ TEST(PlanDispatch, ABudgetBoundsWhatARankHasAfterTheGather) {
 
 TEST(PlanDispatch, RoundsInterleaveWhatGoesToDifferentRanks) {
   // One source of four rows, two for each of two experts on ranks of their own.
-  const DispatchRounds plan = plan_dispatch({2, 2, {2, 2, 0, 0}}, /*source=*/0, /*budget=*/1);
+  const DispatchRounds plan = plan_dispatch({2, 2, {2, 2, 0, 0}}, /*source=*/0, {.budget = 1});
   ASSERT_EQ(plan.rounds.size(), 2U);
   EXPECT_EQ(chunks(plan.to_home), (Chunks{{0, 0, 1}, {2, 1, 1}, {1, 2, 1}, {3, 3, 1}}));
 }
 
 TEST(PlanDispatch, NothingToSendIsOneEmptyRound) {
   for (const std::int64_t budget : {0, 5}) {
-    const DispatchRounds plan = plan_dispatch({2, 4, Rows(8, 0)}, 1, budget);
+    const DispatchRounds plan = plan_dispatch({2, 4, Rows(8, 0)}, 1, {budget});
     ASSERT_EQ(plan.rounds.size(), 1U);
     EXPECT_EQ(plan.largest, 0);
     EXPECT_EQ(plan.at_home, 0);
@@ -150,7 +193,7 @@ TEST(RowBlocks, WithoutARankAndCountedFromAnotherPlace) {
 TEST(PlanDispatch, ExpertsMustSpreadEvenly) {
   expect_error(
       [] {
-        plan_dispatch({2, 3, Rows(6, 1)}, 0, 0);
+        plan_dispatch({2, 3, Rows(6, 1)}, 0, {});
       },
       ExitCode::internal, {"multiple of ep"});
 }
@@ -167,10 +210,10 @@ const Row kNone{-1, -1, -1};
 /// All rows of an exchange that a test carries out in the memory of one process.
 class Exchange {
  public:
-  Exchange(DispatchCounts counts, std::int64_t budget)
-      : counts_(std::move(counts)), budget_(budget) {
+  Exchange(DispatchCounts counts, const DispatchCut& cut)
+      : counts_(std::move(counts)), budget_(cut.budget), overlaps_(cut.overlaps) {
     for (int source = 0; source < counts_.sources(); ++source) {
-      plans_.push_back(plan_dispatch(counts_, source, budget));
+      plans_.push_back(plan_dispatch(counts_, source, cut));
       home_.push_back(at_home(source));
     }
   }
@@ -187,7 +230,9 @@ class Exchange {
     for (int rank = 0; rank < counts_.ep; ++rank) {
       most = std::max(most, static_cast<std::int64_t>(rows_for(rank).size()));
     }
-    return budget_ == 0 ? 1 : static_cast<std::size_t>((most + budget_ - 1) / budget_);
+    const std::int64_t piece = overlaps_ ? std::max<std::int64_t>(1, budget_ / 2) : budget_;
+    if (budget_ > 0 && most > budget_) return static_cast<std::size_t>((most + piece - 1) / piece);
+    return overlaps_ ? static_cast<std::size_t>(std::clamp<std::int64_t>(most / 8, 1, 4)) : 1;
   }
   /// For the experts of a rank of ep.
   std::vector<Row> rows_for(int rank) const {
@@ -296,7 +341,10 @@ class Exchange {
       received.insert(received.end(), local.begin(), local.end());
       largest = std::max(largest, leg.received);
       const bool full = budget_ > 0 && leg.received == budget_;
-      RC_ASSERT(full || received.size() == wanted.size());
+      RC_ASSERT(full || overlaps_ || received.size() == wanted.size());
+      if (!overlaps_) continue;
+      const std::size_t even = wanted.size() / plan.rounds.size();
+      RC_ASSERT(local.size() >= even && local.size() <= even + 1);
     }
     // Across the rounds, too, rows are in the order of experts, sources and tokens.
     RC_ASSERT(received == wanted);
@@ -307,7 +355,9 @@ class Exchange {
   std::vector<Row> check_round(int source, std::size_t round) const {
     const DispatchRound& leg = round_of(source, round);
     const int rank = source % counts_.ep;
-    RC_ASSERT(budget_ == 0 || leg.received <= budget_);
+    const bool halved = overlaps_ && !plans_[static_cast<std::size_t>(source)].kept;
+    const std::int64_t most = halved ? budget_ / 2 : budget_;
+    RC_ASSERT(budget_ == 0 || leg.received <= std::max<std::int64_t>(1, most));
     std::vector<Row> local(static_cast<std::size_t>(leg.received), kNone);
     for (int slice = 0; slice < counts_.etp; ++slice) {
       const std::vector<Row> arrived = arrived_at(slice * counts_.ep + rank, round);
@@ -328,6 +378,7 @@ class Exchange {
 
   DispatchCounts counts_;
   std::int64_t budget_;
+  bool overlaps_;
   std::vector<DispatchRounds> plans_;
   std::vector<std::vector<Row>> home_;  ///< of each rank
 };
@@ -339,7 +390,7 @@ RC_GTEST_PROP(PlanDispatch, EveryRowReachesItsExpertInOrderAndWithinTheBudget, (
     // Every other count or so is 0.
     counts.counts.push_back(std::max<std::int64_t>(0, *rc::gen::inRange<std::int64_t>(-6, 7)));
   }
-  Exchange(counts, *rc::gen::inRange<std::int64_t>(0, 20)).check();
+  Exchange(counts, {*rc::gen::inRange<std::int64_t>(0, 20), *rc::gen::arbitrary<bool>()}).check();
 }
 
 }  // namespace
