@@ -1,16 +1,9 @@
 #pragma once
 
-#include "comm/traffic.hpp"
 #include "model/config.hpp"
+#include "model/group_bytes.hpp"
 #include "model/recompute.hpp"
 #include "parallel/config.hpp"
-
-#include <array>
-#include <cstdint>
-#include <map>
-#include <string>
-#include <utility>
-#include <vector>
 
 namespace konclave {
 
@@ -23,8 +16,6 @@ struct StepShape {
   RecomputeConfig recompute = {};
 };
 
-using TrafficBytes = std::map<TrafficKey, std::int64_t>;
-
 /// Bytes of a step. They follow from the sizes alone, with one exception: under moe.receive_budget,
 /// rows that did not reach the experts in one round go there again in backward. Where it depends on
 /// the router whether they do, `most` has them and `least` has not.
@@ -35,19 +26,5 @@ struct ExpectedTraffic {
 /// What all ranks together receive in one training step, by group and collective: the sum over the
 /// ranks of what a CommunicationLog counts. Arithmetic alone, for any legal mapping.
 ExpectedTraffic expected_traffic(const StepShape& step);
-
-/// All groups that a TrafficKey may name, in the order in which they are shown.
-inline constexpr std::array<const char*, 12> kGroupNames = {
-    "tp", "cp", "dp", "pp", "tp_cp", "dp_cp", "tp_dp_cp", "etp", "ep", "etp_ep", "edp", "world"};
-
-/// Bytes of all collectives of each of kGroupNames.
-using GroupBytes = std::array<std::int64_t, kGroupNames.size()>;
-GroupBytes bytes_of_groups(const TrafficBytes& bytes);
-GroupBytes bytes_of_groups(const TrafficTable& table);
-
-/// (group, "1.2 MiB (1290240 bytes)") of each group that has any, with a second such figure behind
-/// " to " where `most` is more than `least`.
-std::vector<std::pair<std::string, std::string>> describe_traffic(const GroupBytes& least,
-                                                                  const GroupBytes& most);
 
 }  // namespace konclave

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "model/expected_traffic.hpp"
+#include "model/group_bytes.hpp"
 #include "run/generation.hpp"
 #include "run/phases.hpp"
 #include "train/trainer.hpp"

@@ -3,7 +3,7 @@
 #include "data/corpus.hpp"
 #include "data/sampler.hpp"
 #include "deck/deck.hpp"
-#include "model/expected_traffic.hpp"
+#include "model/group_bytes.hpp"
 #include "run/phases.hpp"
 #include "run/progress.hpp"
 #include "run/report.hpp"

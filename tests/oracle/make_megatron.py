@@ -181,18 +181,23 @@ def as_text(data):
     return "{\n" + ",\n".join(f"{json.dumps(k)}: {value(v)}" for k, v in data.items()) + "\n}\n"
 
 
+def write(data, out_dir, name):
+    """Writes OUT_DIR/NAME.json and says what is in it."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / f"{name}.json"
+    path.write_text(as_text(data))
+    assert json.loads(path.read_text()) == data
+    print(path, path.stat().st_size, {k: len(v) for k, v in data.items() if isinstance(v, list)})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out_dir", type=pathlib.Path)
     out_dir = parser.parse_args().out_dir
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    out_dir.mkdir(parents=True, exist_ok=True)
     for name, data in (("routing", routing()), ("rules", rules())):
-        path = out_dir / f"{name}.json"
-        path.write_text(as_text(data))
-        assert json.loads(path.read_text()) == data
-        print(path, path.stat().st_size, {k: len(v) for k, v in data.items() if isinstance(v, list)})
+        write(data, out_dir, name)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Schedules of up to four stages are also run by megatron-core itself, one gloo pr
 must do their forwards and backwards in the order that is written.
 """
 import argparse
-import json
 import multiprocessing
 import pathlib
 import tempfile
@@ -28,7 +27,7 @@ from megatron.core.transformer.transformer_block import get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 
-from make_megatron import as_text
+from make_megatron import write
 
 NOTES = [
     "schedules: pp stages of vpp chunks, micro_batches, group = micro-batches that pass a chunk in a row (0 with vpp 1)",
@@ -248,11 +247,7 @@ def main():
     layouts, refused_layouts = split_cases()
     data = {"notes": NOTES, "versions": {"megatron_core": megatron.core.__version__}, "schedules": accepted,
             "refused_schedules": refused, "layouts": layouts, "refused_layouts": refused_layouts}
-    options.out_dir.mkdir(parents=True, exist_ok=True)
-    path = options.out_dir / "pipeline.json"
-    path.write_text(as_text(data))
-    assert json.loads(path.read_text()) == data
-    print(path, path.stat().st_size, {k: len(v) for k, v in data.items() if isinstance(v, list)})
+    write(data, options.out_dir, "pipeline")
 
 
 if __name__ == "__main__":

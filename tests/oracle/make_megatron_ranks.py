@@ -4,7 +4,6 @@
 usage: make_megatron_ranks.py OUT_DIR        (writes OUT_DIR/ranks.json; its "notes" say what is in it)
 """
 import argparse
-import json
 import pathlib
 import warnings
 
@@ -12,7 +11,7 @@ warnings.filterwarnings("ignore")
 import megatron.core
 from megatron.core.parallel_state import RankGenerator
 
-from make_megatron import as_text
+from make_megatron import write
 
 NOTES = [
     "ranks, tp, cp, ep, etp, pp, order: the mapping; dp and edp follow",
@@ -83,11 +82,7 @@ def main():
     parser.add_argument("out_dir", type=pathlib.Path)
     out_dir = parser.parse_args().out_dir
     data = mappings()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / "ranks.json"
-    path.write_text(as_text(data))
-    assert json.loads(path.read_text()) == data
-    print(path, path.stat().st_size, {k: len(v) for k, v in data.items() if isinstance(v, list)})
+    write(data, out_dir, "ranks")
 
 
 if __name__ == "__main__":

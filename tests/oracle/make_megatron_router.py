@@ -4,7 +4,6 @@
 usage: make_megatron_router.py OUT_DIR     (writes OUT_DIR/router.json; its "notes" say what is in it)
 """
 import argparse
-import json
 import pathlib
 import warnings
 
@@ -21,7 +20,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 moe_utils.te_general_gemm = None              # which it looks for without Transformer Engine too
 
-from make_megatron import as_text, leaf, plain, random
+from make_megatron import leaf, plain, random, write
 
 SEQUENCES, LENGTH, EXPERTS, HIDDEN = 4, 6, 8, 6
 TOKENS = SEQUENCES * LENGTH
@@ -228,11 +227,7 @@ def main():
     parallel_state.initialize_model_parallel()
     data = everything()
     torch.distributed.destroy_process_group()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / "router.json"
-    path.write_text(as_text(data))
-    assert json.loads(path.read_text()) == data
-    print(path, path.stat().st_size, {k: len(v) for k, v in data.items() if isinstance(v, list)})
+    write(data, out_dir, "router")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 usage: make_megatron_upcycling.py OUT_DIR     (writes OUT_DIR/upcycling.json; its "notes" say what is in it)
 """
 import argparse
-import json
 import pathlib
 import warnings
 
@@ -21,7 +20,7 @@ from megatron.core.transformer.moe.moe_layer import MoELayer
 from megatron.core.transformer.moe.upcycling_utils import upcycle_state_dict
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from make_megatron import as_text
+from make_megatron import write
 
 HIDDEN, FFN, SEED = 3, 8, 77
 NOTES = [
@@ -103,11 +102,7 @@ def main():
     parallel_state.initialize_model_parallel()
     data = everything()
     torch.distributed.destroy_process_group()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    path = out_dir / "upcycling.json"
-    path.write_text(as_text(data))
-    assert json.loads(path.read_text()) == data
-    print(path, path.stat().st_size, len(data["cases"]))
+    write(data, out_dir, "upcycling")
 
 
 if __name__ == "__main__":
